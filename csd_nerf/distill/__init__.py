@@ -1,0 +1,75 @@
+"""The method: collaborative score distillation in pure torch. `types` is the place to start reading."""
+
+from csd_nerf.distill.baselines import InjectedNoise, SourceScore
+from csd_nerf.distill.distiller import Distiller, NonFiniteError, evaluate
+from csd_nerf.distill.editing import EditResult, check_edit, edit_images, edit_size, make_edit_distiller, resize
+from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance, TextGuidance
+from csd_nerf.distill.kernels import (
+    FeatureKernel,
+    IndependentKernel,
+    RBFKernel,
+    median_bandwidth,
+    released_bandwidth,
+)
+from csd_nerf.distill.noise import CanvasNoise, IndependentNoise, SharedNoise
+from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
+from csd_nerf.distill.presets import EditSettings, Preset
+from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
+from csd_nerf.distill.types import (
+    Baseline,
+    Condition,
+    Distillation,
+    Estimate,
+    Guidance,
+    ImagePrior,
+    Kernel,
+    Noised,
+    NoiseSource,
+    Query,
+    ScorePrior,
+    Target,
+)
+
+__all__ = [
+    "Baseline",
+    "CanvasNoise",
+    "Condition",
+    "Distillation",
+    "Distiller",
+    "EditResult",
+    "EditSettings",
+    "Estimate",
+    "FeatureKernel",
+    "Guidance",
+    "ImageGuidance",
+    "ImagePrior",
+    "ImageTextGuidance",
+    "IndependentKernel",
+    "IndependentNoise",
+    "InjectedNoise",
+    "Kernel",
+    "NoiseSchedule",
+    "NoiseSource",
+    "Noised",
+    "NonFiniteError",
+    "OptimizeResult",
+    "OptimizeSettings",
+    "Preset",
+    "Query",
+    "RBFKernel",
+    "ScorePrior",
+    "SharedNoise",
+    "SourceScore",
+    "Target",
+    "TextGuidance",
+    "UniformTimesteps",
+    "check_edit",
+    "edit_images",
+    "edit_size",
+    "evaluate",
+    "make_edit_distiller",
+    "median_bandwidth",
+    "optimize_latents",
+    "released_bandwidth",
+    "resize",
+]

@@ -1,0 +1,207 @@
+"""CSD-Edit of a set of pictures (CSD Section 3.2): the one entry for views, patches and frames.
+
+Pictures are resized to the prior's size (same number of pixels as its square training pictures, aspect kept), encoded,
+optimised together, decoded and scaled back. Pictures whose sizes ask for different latents are edited in groups,
+since the kernel compares particles element by element.
+"""
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from csd_nerf.distill.baselines import InjectedNoise, SourceScore
+from csd_nerf.distill.distiller import Distiller, NonFiniteError
+from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance
+from csd_nerf.distill.kernels import IndependentKernel, RBFKernel, median_bandwidth, released_bandwidth
+from csd_nerf.distill.noise import IndependentNoise, SharedNoise
+from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
+from csd_nerf.distill.presets import EditSettings
+from csd_nerf.distill.schedule import UniformTimesteps
+from csd_nerf.distill.types import ImagePrior, ScorePrior, Target
+
+DEFAULT_SETTINGS = EditSettings()
+"""The corrected preset."""
+_BANDWIDTHS = {"median": median_bandwidth, "released": released_bandwidth}
+_NOISES = {"shared": SharedNoise(), "independent": IndependentNoise()}
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """Edited pictures."""
+
+    images: list[Float[Tensor, "3 H W"]]
+    """In [0, 1], float32 on the CPU, each of its source's size, in the sources' order."""
+    latents: list[Float[Tensor, "c h w"]]
+    """Their latents at the prior's size, on the CPU."""
+    network_samples: int
+    """Network samples spent on all of them."""
+    seconds: float
+    """Wall-clock time."""
+    complete: bool = True
+    """False if it was stopped before the last step."""
+
+
+def make_edit_distiller(prior: ScorePrior, settings: EditSettings) -> Distiller:
+    """The distiller that `settings` describe."""
+    full = settings.resolved()
+    assert full.t_min is not None and full.t_max is not None and full.image_guidance_scale is not None
+    assert full.bandwidth and full.noise and full.mixing and full.repulsion
+    image_scale = full.image_guidance_scale
+    return Distiller(
+        prior=prior,
+        guidance=ImageTextGuidance(full.guidance_scale, image_scale),
+        kernel=RBFKernel(_BANDWIDTHS[full.bandwidth]) if full.kernel == "rbf" else IndependentKernel(),
+        baseline=SourceScore(ImageGuidance(image_scale)) if full.baseline == "source" else InjectedNoise(),
+        noise=_NOISES[full.noise],
+        timesteps=UniformTimesteps(full.t_min, full.t_max),
+        mixing=full.mixing,
+        repulsion=full.repulsion,
+    )
+
+
+def edit_size(height: int, width: int, prior_size: int, factor: int) -> tuple[int, int]:
+    """Size in pixels at which a picture is edited: `prior_size ** 2` pixels, its aspect, multiples of `factor`.
+
+    The network then sees as many latent pixels as in training. At least two latent pixels a side.
+    """
+    scale = prior_size / math.sqrt(height * width)
+    rows, columns = (max(2, round(side * scale / factor)) * factor for side in (height, width))
+    return rows, columns
+
+
+def resize(images: Float[Tensor, "n 3 H W"], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
+    """Bicubic, antialiased, clamped to [0, 1]."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+
+
+def edit_images(
+    prior: ImagePrior,
+    sources: Sequence[Float[Tensor, "3 _H _W"]],
+    prompt: str,
+    *,
+    negative_prompt: str = "",
+    settings: EditSettings = DEFAULT_SETTINGS,
+    generator: torch.Generator,
+    initial: Sequence[Float[Tensor, "3 _H _W"]] | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> EditResult:
+    """Edit pictures together with one instruction.
+
+    `sources` are in [0, 1] and condition the network; the optimisation starts from `initial` (the sources if None),
+    each of its source's size. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was
+    reached is returned. One seed of `generator` (on the CPU) gives one result on one machine.
+
+    Raises `ValueError` for bad settings, an empty prompt or a prior without an image input, and `NonFiniteError` with
+    the `EditResult` reached before in `partial`.
+    """
+    check_edit(prior, prompt, settings)
+    if not sources:
+        raise ValueError("there is no picture to edit")
+    if initial is not None and [x.shape for x in initial] != [x.shape for x in sources]:
+        raise ValueError("initial pictures must have the sizes of their sources")
+    started = time.monotonic()
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, source in enumerate(sources):
+        groups[edit_size(*source.shape[-2:], prior.size, prior.factor)].append(index)
+    images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
+    latents: list[Tensor] = [torch.empty(0)] * len(sources)
+    total, done, samples, complete = settings.steps * len(groups), 0, 0, True
+
+    def result() -> EditResult:
+        return EditResult(images, latents, samples, time.monotonic() - started, complete)
+
+    for size, indices in groups.items():
+        start = [] if initial is None else [initial[i] for i in indices]
+        before = done
+
+        def report(step: int, _: object, before: int = before) -> None:
+            if on_step is not None:
+                on_step(before + step, total)
+
+        try:
+            pictures = [sources[i] for i in indices]
+            target = _make_target(prior, (prompt, negative_prompt), settings, generator, _stack(prior, pictures, size))
+            particles = target.source if initial is None else prior.encode(_stack(prior, start, size))
+            assert particles is not None
+            reached = optimize_latents(
+                make_edit_distiller(prior, settings),
+                particles,
+                target,
+                _optimize_settings(settings),
+                generator,
+                on_step=report,
+                should_stop=should_stop,
+            )
+            failure = None
+        except NonFiniteError as error:
+            assert isinstance(error.partial, OptimizeResult)
+            reached, failure, complete = error.partial, error, False
+        decoded = prior.decode(reached.latents)
+        for row, index in enumerate(indices):
+            latents[index] = reached.latents[row].cpu()
+            images[index] = resize(decoded[row : row + 1], tuple(sources[index].shape[-2:]))[0].float().cpu()
+        samples += reached.network_samples
+        done += reached.steps
+        if failure is not None:
+            view = indices[failure.particle]
+            raise NonFiniteError(failure.what, failure.t, view, failure.step, result()) from None
+        if reached.steps < settings.steps:
+            complete = False
+            break
+    return result()
+
+
+def check_edit(prior: ImagePrior, prompt: str, settings: EditSettings) -> None:
+    """Raise `ValueError` at once for what would fail later."""
+    settings.validate()
+    if not prompt.strip():
+        raise ValueError('the prompt is empty: say what to change, such as "make it snow"')
+    if not prior.takes_image:
+        raise ValueError(
+            f"prior {prior.name!r} has no image input, which editing needs: use 'toy', 'instruct-pix2pix' or another "
+            "InstructPix2Pix in diffusers layout"
+        )
+
+
+def _stack(prior: ImagePrior, pictures: Sequence[Tensor], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
+    return torch.cat([resize(picture[None].float().to(prior.device), size) for picture in pictures])
+
+
+def _make_target(
+    prior: ImagePrior,
+    prompts: tuple[str, str],
+    settings: EditSettings,
+    generator: torch.Generator,
+    images: Float[Tensor, "n 3 h w"],
+) -> Target:
+    """What one group of pictures should become."""
+    if settings.resolved().image_condition == "scaled-sample":
+        # The released code draws one posterior sample and uses it as source, start and condition alike.
+        image = source = prior.encode_condition(images, scaled_sample=generator)
+    else:
+        image, source = prior.encode_condition(images), prior.encode(images)
+    text, null = (encoded[None].expand(len(images), *encoded.shape) for encoded in prior.encode_text(list(prompts)))
+    return Target(texts=(text,), null_text=null, image=image, source=source)
+
+
+def _optimize_settings(settings: EditSettings) -> OptimizeSettings:
+    full = settings.resolved()
+    assert full.lr is not None
+    return replace(
+        OptimizeSettings(),
+        steps=full.steps,
+        lr=full.lr,
+        lr_decay=full.lr_decay,
+        lr_decay_every=full.lr_decay_every,
+        batch_size=full.batch_size,
+    )

@@ -1,0 +1,123 @@
+"""Classifier-free guidance, always in the form `uncond + s (cond - uncond)`.
+
+Text (CSD Eq. 5):             e(0) + s_y (e(y) - e(0))
+Image and text (CSD Eq. 6):   e(0, 0) + s_s (e(src, 0) - e(0, 0)) + s_y (e(src, y) - e(src, 0))
+Image only (CSD-Edit's baseline):  e(0, 0) + s_s (e(src, 0) - e(0, 0))
+Several prompts (CSD D.1):    e(src, y) is replaced by sum_k a_k e(src, y_k); since the weights a_k of a particle sum to
+                              1, this equals the paper's sum of guided estimates and shares their common branches.
+
+`0` is the empty prompt or, where one is given, the negative prompt; for the picture it is all zeros. Prompts of zero
+weight are not evaluated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csd_nerf.distill.types import Condition, Estimate, Query, Target
+
+
+def _prompt_rows(target: Target, n: int) -> list[Tensor]:
+    """For each prompt the particles in which it has a share."""
+    if target.weights is None:
+        if len(target.texts) != 1:
+            raise ValueError(f"{len(target.texts)} prompts were given without their weights")
+        return [torch.arange(n, device=target.null_text.device)]
+    return [torch.nonzero(row)[:, 0] for row in target.weights]
+
+
+def _text_queries(
+    x_t: Float[Tensor, "n c h w"], target: Target, image: Float[Tensor, "n c2 h w"] | None
+) -> tuple[tuple[Query, ...], list[tuple[Tensor, Tensor | None]]]:
+    """One query per prompt over the particles that it concerns, with those rows and their weights."""
+    queries, shares = [], []
+    for k, (text, rows) in enumerate(zip(target.texts, _prompt_rows(target, len(x_t)), strict=True)):
+        if len(rows) == 0:
+            continue
+        condition = Condition(text[rows], None if image is None else image[rows])
+        queries.append(Query(x_t[rows], condition))
+        shares.append((rows, None if target.weights is None else target.weights[k, rows]))
+    return tuple(queries), shares
+
+
+def _compose(
+    answers: Sequence[Tensor], shares: list[tuple[Tensor, Tensor | None]], like: Float[Tensor, "n c h w"]
+) -> Float[Tensor, "n c h w"]:
+    """sum_k a_k e(y_k)."""
+    if len(answers) == 1 and shares[0][1] is None:
+        return answers[0]
+    total = torch.zeros_like(like)
+    for answer, (rows, weight) in zip(answers, shares, strict=True):
+        total[rows] += answer if weight is None else weight[:, None, None, None].to(answer) * answer
+    return total
+
+
+@dataclass(frozen=True)
+class TextGuidance:
+    """CSD Eq. 5: two network samples per particle. Priors that take a picture see 'no picture'."""
+
+    scale: float = 7.5
+
+    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
+        """Guided noise estimate of `x_t` towards the prompts of `target`."""
+        image = None if target.image is None else torch.zeros_like(target.image)
+        queries, shares = _text_queries(x_t, target, image)
+
+        def combine(answers: Sequence[Tensor]) -> Tensor:
+            null, *texts = answers
+            return null + self.scale * (_compose(texts, shares, null) - null)
+
+        return Estimate((Query(x_t, Condition(target.null_text, image)), *queries), combine)
+
+
+@dataclass(frozen=True)
+class ImageTextGuidance:
+    """CSD Eq. 6, InstructPix2Pix: three network samples per particle."""
+
+    text_scale: float = 7.5
+    image_scale: float = 1.5
+
+    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
+        """Guided noise estimate of `x_t` towards the prompts of `target`, given its source pictures."""
+        image = _require_image(target)
+        queries, shares = _text_queries(x_t, target, image)
+        only_image = Query(x_t, Condition(target.null_text, image))
+        nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
+
+        def combine(answers: Sequence[Tensor]) -> Tensor:
+            null, pictured, *texts = answers
+            instructed = _compose(texts, shares, null)
+            return null + self.image_scale * (pictured - null) + self.text_scale * (instructed - pictured)
+
+        return Estimate((nothing, only_image, *queries), combine)
+
+
+@dataclass(frozen=True)
+class ImageGuidance:
+    """CSD-Edit's baseline branch: guidance by the picture alone, two network samples per particle.
+
+    With the same text in both text branches Eq. 6 loses its text term, so the third sample would be a copy.
+    """
+
+    image_scale: float = 1.5
+
+    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
+        """Noise estimate of `x_t` given its source picture, without an instruction."""
+        image = _require_image(target)
+        only_image = Query(x_t, Condition(target.null_text, image))
+        nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
+
+        def combine(answers: Sequence[Tensor]) -> Tensor:
+            null, pictured = answers
+            return null + self.image_scale * (pictured - null)
+
+        return Estimate((nothing, only_image), combine)
+
+
+def _require_image(target: Target) -> Tensor:
+    if target.image is None:
+        raise ValueError("this guidance needs an image condition; the prior has none: use TextGuidance")
+    return target.image

@@ -1,0 +1,125 @@
+"""Every choice of CSD-Edit, and what the paper, the authors' released code and this project choose differently.
+
+| choice            | paper            | released                   | corrected        | why corrected differs                      |
+|-------------------|------------------|----------------------------|------------------|--------------------------------------------|
+| noise             | shared           | independent                | shared           | Eq. 3 has one eps; views agree better      |
+| mixing            | mean (1/N)       | mean                       | row              | the learning rate then holds for any N     |
+| bandwidth         | med^2 / log N    | lower median / log(N + 1)  | med^2 / log N    | released has no kernel at N <= 2           |
+| repulsion         | unit             | unit                       | sigma            | Eq. 9: the score is -eps / sigma           |
+| image condition   | posterior mode   | scaled sample              | posterior mode   | as InstructPix2Pix was trained             |
+| image guidance    | 1.5              | 5.0                        | 1.5              | 5.0 makes up for the scaled condition      |
+| t range           | 0.2 .. 0.5       | 0.02 .. 0.5                | 0.2 .. 0.5       | CSD Section C                              |
+| learning rate     | 2.0              | 2.0                        | 0.5              | row mixing steps (N + 1) / 2 times further |
+
+The sign of the repulsion and the index inside the sum are corrected in all three: printed as they are, they contradict
+the paper's own text, and the released code has them right.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+Preset = Literal["paper", "released", "corrected"]
+
+_CHOICES: dict[str, dict[str, Any]] = {
+    "paper": {
+        "noise": "shared",
+        "mixing": "mean",
+        "bandwidth": "median",
+        "repulsion": "unit",
+        "image_condition": "mode",
+        "image_guidance_scale": 1.5,
+        "t_min": 0.2,
+        "t_max": 0.5,
+        "lr": 2.0,
+    },
+    "released": {
+        "noise": "independent",
+        "mixing": "mean",
+        "bandwidth": "released",
+        "repulsion": "unit",
+        "image_condition": "scaled-sample",
+        "image_guidance_scale": 5.0,
+        "t_min": 0.02,
+        "t_max": 0.5,
+        "lr": 2.0,
+    },
+    "corrected": {
+        "noise": "shared",
+        "mixing": "row",
+        "bandwidth": "median",
+        "repulsion": "sigma",
+        "image_condition": "mode",
+        "image_guidance_scale": 1.5,
+        "t_min": 0.2,
+        "t_max": 0.5,
+        "lr": 0.5,
+    },
+}
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How CSD-Edit runs. A field that is None takes the preset's value (see the table in this module)."""
+
+    preset: Preset = "corrected"
+    """Where the paper, the authors' code and this project differ: whose choice to take."""
+    steps: int = 200
+    """Optimisation steps (CSD C.2: 200 to 500)."""
+    guidance_scale: float = 7.5
+    """Text guidance w_y (CSD Section C: 3 to 15)."""
+    image_guidance_scale: float | None = None
+    """Image guidance w_s (CSD Section C: 1.5 to 5)."""
+    lr: float | None = None
+    """Learning rate of SGD on the latents (CSD C.1, C.2: 0.25 to 2 with mixing 'mean')."""
+    lr_decay: float = 0.9
+    """Factor of the step decay."""
+    lr_decay_every: int = 20
+    """Steps between decays."""
+    t_min: float | None = None
+    """Lower end of the timestep range, a fraction of the schedule."""
+    t_max: float | None = None
+    """Upper end of the timestep range."""
+    kernel: Literal["rbf", "independent"] = "rbf"
+    """'independent' is the paper's ablation without SVGD."""
+    baseline: Literal["source", "noise"] = "source"
+    """'noise' is the paper's random-noise ablation: the injected noise is subtracted."""
+    noise: Literal["shared", "independent"] | None = None
+    """Whether all particles see the same noise."""
+    mixing: Literal["row", "mean"] | None = None
+    """Normalise each particle's mixed score by its kernel row sum, or by N."""
+    bandwidth: Literal["median", "released"] | None = None
+    """Median heuristic over pairs, or the released code's variant."""
+    repulsion: Literal["sigma", "unit"] | None = None
+    """Scale of the repulsion."""
+    image_condition: Literal["mode", "scaled-sample"] | None = None
+    """How the source picture is given to the network."""
+    batch_size: int | None = None
+    """Particles per step, drawn at random; None takes all."""
+
+    def resolved(self) -> "EditSettings":
+        """These settings with every None replaced by the preset's value. Raises `ValueError` for unknown presets."""
+        if self.preset not in _CHOICES:
+            raise ValueError(f"preset {self.preset!r} is unknown: choose {', '.join(get_args(Preset))}")
+        chosen = {field.name for field in fields(self) if getattr(self, field.name) is not None}
+        return replace(self, **{name: value for name, value in _CHOICES[self.preset].items() if name not in chosen})
+
+    def validate(self) -> None:
+        """Raise `ValueError`, naming the field and the remedy, for values that cannot work."""
+        full = self.resolved()
+        t_min, t_max, image = full.t_min, full.t_max, full.image_guidance_scale
+        assert t_min is not None and t_max is not None and image is not None and full.lr is not None
+        problems = [
+            (full.steps < 1, f"steps={full.steps}: give at least 1"),
+            (full.guidance_scale < 0, f"guidance_scale={full.guidance_scale}: give 0 or more (3 to 15 is usual)"),
+            (image < 0, f"image_guidance_scale={image}: give 0 or more (1 to 5 is usual)"),
+            (full.lr <= 0, f"lr={full.lr}: give a positive learning rate"),
+            (not 0 < full.lr_decay <= 1, f"lr_decay={full.lr_decay}: give a factor in (0, 1]"),
+            (full.lr_decay_every < 1, f"lr_decay_every={full.lr_decay_every}: give at least 1 step"),
+            (not 0 <= t_min <= 1, f"t_min={t_min}: give a fraction of the schedule in [0, 1]"),
+            (not 0 <= t_max <= 1, f"t_max={t_max}: give a fraction of the schedule in [0, 1]"),
+            (t_min > t_max, f"t_min={t_min} is above t_max={t_max}: swap them"),
+            (full.batch_size is not None and full.batch_size < 1, f"batch_size={full.batch_size}: give at least 1"),
+        ]
+        for wrong, message in problems:
+            if wrong:
+                raise ValueError(message)
