@@ -1,15 +1,15 @@
 """Every choice of CSD-Edit, and what the paper, the authors' released code and this project choose differently.
 
-| choice            | paper            | released                   | corrected        | why corrected differs                      |
-|-------------------|------------------|----------------------------|------------------|--------------------------------------------|
-| noise             | shared           | independent                | shared           | Eq. 3 has one eps; views agree better      |
-| mixing            | mean (1/N)       | mean                       | row              | the learning rate then holds for any N     |
-| bandwidth         | med^2 / log N    | lower median / log(N + 1)  | med^2 / log N    | released has no kernel at N <= 2           |
-| repulsion         | unit             | unit                       | sigma            | Eq. 9: the score is -eps / sigma           |
-| image condition   | posterior mode   | scaled sample              | posterior mode   | as InstructPix2Pix was trained             |
-| image guidance    | 1.5              | 5.0                        | 1.5              | 5.0 makes up for the scaled condition      |
-| t range           | 0.2 .. 0.5       | 0.02 .. 0.5                | 0.2 .. 0.5       | CSD Section C                              |
-| learning rate     | 2.0              | 2.0                        | 0.5              | row mixing steps (N + 1) / 2 times further |
+| choice          | paper          | released                  | corrected      | why corrected differs            |
+|-----------------|----------------|---------------------------|----------------|----------------------------------|
+| noise           | shared         | independent               | shared         | Eq. 3 has one eps                |
+| mixing          | mean (1/N)     | mean                      | row            | a learning rate holds for any N  |
+| bandwidth       | med^2 / log N  | lower median / log(N + 1) | med^2 / log N  | released fails at N = 1, 2       |
+| repulsion       | unit           | unit                      | sigma          | Eq. 9: the score is -eps / sigma |
+| image condition | posterior mode | scaled sample             | posterior mode | as InstructPix2Pix was trained   |
+| image guidance  | 1.5            | 5.0                       | 1.5            | 5.0 makes up for the scaled one  |
+| t range         | 0.2 .. 0.5     | 0.02 .. 0.5               | 0.2 .. 0.5     | CSD Section C                    |
+| learning rate   | 2.0            | 2.0                       | 0.5            | row mixing takes larger steps    |
 
 The sign of the repulsion and the index inside the sum are corrected in all three: printed as they are, they contradict
 the paper's own text, and the released code has them right.

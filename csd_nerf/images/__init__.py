@@ -1,0 +1,1 @@
+"""Consumers of the distiller in two dimensions, and how pictures and videos are written."""

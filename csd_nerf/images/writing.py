@@ -1,0 +1,76 @@
+"""Pictures, contact sheets and videos on disk. Files appear complete or not at all."""
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+_MARGIN, _BACKGROUND, _INK = 6, (255, 255, 255), (30, 30, 30)
+
+
+def to_pil(image: Float[Tensor, "3 h w"]) -> Image.Image:
+    """A picture in [0, 1] as 8-bit RGB."""
+    return Image.fromarray((image.detach().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a temporary path beside `path`, then move the file into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def contact_sheet(rows: Sequence[tuple[str, Sequence[Float[Tensor, "3 _h _w"]]]], scale: int = 1) -> Image.Image:
+    """Rows of pictures with their titles on the left. All pictures have one size; `scale` enlarges them (Lanczos)."""
+    height, width = rows[0][1][0].shape[-2:]
+    cell_height, cell_width = height * scale, width * scale
+    font = ImageFont.load_default(size=max(11, cell_height // 9))
+    title_width = max(int(font.getlength(line)) for title, _ in rows for line in title.split("\n")) + 2 * _MARGIN
+    columns = max(len(pictures) for _, pictures in rows)
+    sheet = Image.new(
+        "RGB",
+        (title_width + columns * (cell_width + _MARGIN), _MARGIN + len(rows) * (cell_height + _MARGIN)),
+        _BACKGROUND,
+    )
+    draw = ImageDraw.Draw(sheet)
+    for i, (title, pictures) in enumerate(rows):
+        top = _MARGIN + i * (cell_height + _MARGIN)
+        draw.multiline_text((_MARGIN, top + cell_height // 2), title, fill=_INK, font=font, anchor="lm")
+        for j, picture in enumerate(pictures):
+            cell = to_pil(picture).resize((cell_width, cell_height), Image.Resampling.LANCZOS)
+            sheet.paste(cell, (title_width + j * (cell_width + _MARGIN), top))
+    return sheet
+
+
+def write_video(path: Path, frames: Sequence[Float[Tensor, "3 h w"]], fps: int = 24, scale: int = 1) -> None:
+    """Write an MP4 (H.264, yuv420p, so that every player and browser shows it); odd sizes are trimmed by a pixel."""
+    import av
+
+    height, width = (side * scale // 2 * 2 for side in frames[0].shape[-2:])
+
+    def write(temporary: Path) -> None:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            for frame in frames:
+                picture = to_pil(frame)
+                if scale != 1:
+                    size = (picture.width * scale, picture.height * scale)
+                    picture = picture.resize(size, Image.Resampling.LANCZOS)
+                array = np.asarray(picture)[:height, :width]
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
+            container.mux(stream.encode())
+
+    write_atomically(path, write)

@@ -1,0 +1,51 @@
+"""Pictures, sheets and videos are written whole and read back as they were."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from csd_nerf.images.writing import contact_sheet, to_pil, write_atomically, write_video
+
+
+def test_video_reads_back_with_its_frames(tmp_path: Path) -> None:
+    frames = [torch.full((3, 21, 32), i / 9) for i in range(10)]
+    write_video(tmp_path / "clip.mp4", frames, fps=12, scale=2)
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        stream = container.streams.video[0]
+        read = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+        assert float(stream.average_rate) == 12
+    assert len(read) == 10 and read[0].shape == (42, 64, 3)
+    for expected, frame in zip(frames, read, strict=True):
+        assert abs(float(frame.mean()) / 255 - float(expected.mean())) < 0.03
+
+
+def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, fail)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_sheet_holds_every_picture_where_its_row_is() -> None:
+    red, blue = (torch.tensor(colour, dtype=torch.float32)[:, None, None].expand(3, 8, 8)
+                 for colour in ([1, 0, 0], [0, 0, 1]))
+    sheet = np.asarray(contact_sheet([("source", [red, red]), ("edited", [blue, blue])], scale=3))
+    is_red, is_blue = (sheet == [255, 0, 0]).all(-1), (sheet == [0, 0, 255]).all(-1)
+    assert is_red.sum() == is_blue.sum() == 2 * 24 * 24
+    assert np.nonzero(is_red)[0].max() < np.nonzero(is_blue)[0].min()
+
+
+def test_to_pil_rounds_and_clamps() -> None:
+    assert to_pil(torch.tensor([[[-0.2]], [[0.5]], [[1.3]]])).getpixel((0, 0)) == (0, 128, 255)
+    assert isinstance(to_pil(torch.zeros(3, 2, 2)), Image.Image)
