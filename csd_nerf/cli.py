@@ -1,0 +1,132 @@
+"""`csd ...`: the command line. Each command is a dataclass whose fields are its flags."""
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+_console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Train a scene, edit it with one sentence, and show both from views that training never saw.
+
+    Without --scene: the built-in scene and prior, no GPU, no download, about ten minutes on two cores.
+    """
+
+    scene: Path | None = None
+    """A scene in nerfstudio format (folder with transforms.json); default: the built-in toy scene."""
+    prompt: str | None = None
+    """The instruction; default: an ambiguous one, which leaves a colour open that all views must agree on."""
+    output: Path = Path("outputs/demo")
+    """Folder for before.mp4, after.mp4, comparison.png, metrics.json and the nerfstudio run."""
+    seed: int = 0
+    """Same seed, same pictures."""
+    steps: int | None = None
+    """NeRF steps after the first edit; default: what the lite method needs."""
+
+    def run(self) -> int:
+        """Run the demo."""
+        from csd_nerf.demo import run_demo
+
+        run_demo(self.scene, self.prompt, self.output, self.seed, self.steps)
+        return 0
+
+
+@dataclass(frozen=True)
+class PriorInfo:
+    """Load a prior and say what it is: kind, picture size, network size, vocabulary."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """'toy', 'instruct-pix2pix', a hub id, or a local folder in diffusers layout."""
+
+    def run(self) -> int:
+        """Print the facts."""
+        from csd_nerf.priors import describe_prior, load_prior
+
+        for key, value in describe_prior(load_prior(self.name)).items():
+            Console().print(f"[bold]{key}[/bold]  {value}", highlight=False)
+        return 0
+
+
+@dataclass(frozen=True)
+class PriorTrain:
+    """Train a small InstructPix2Pix on toy-world scenes, from nothing. Resumes when started again."""
+
+    output: Path = Path("outputs/prior")
+    """Run folder: data, checkpoints, logs, sample grids, and the finished prior in `export/`."""
+    preset: str = "cpu"
+    """Size and budget: cpu (64-pixel pictures) or gpu (128-pixel pictures)."""
+    minutes: float | None = None
+    """Minutes for the denoiser; the schedule is fitted to them. Default: the preset's."""
+    photos: Path | None = None
+    """Folder of JPEG photos, for the styles; without it styles are learned on toy scenes alone."""
+    style_nets: Path | None = None
+    """Folder of feed-forward painting styles (safetensors); without it these styles are not learned."""
+    seed: int = 0
+    """Seed of data, initial weights and batches."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+
+    def run(self) -> int:
+        """Train and export."""
+        from csd_nerf.toyworld.training import train_prior_command
+
+        train_prior_command(
+            self.output,
+            preset=self.preset,
+            minutes=self.minutes,
+            photos=self.photos,
+            style_nets=self.style_nets,
+            seed=self.seed,
+            device=self.device,
+        )
+        return 0
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Diffusion priors."""
+
+    command: Annotated[PriorInfo, tyro.conf.subcommand("info")] | Annotated[PriorTrain, tyro.conf.subcommand("train")]
+
+    def run(self) -> int:
+        """Run the chosen command."""
+        return self.command.run()
+
+
+@dataclass(frozen=True)
+class Csd:
+    """Edit and generate sets of images with one frozen diffusion model, consistently."""
+
+    command: Annotated[Demo, tyro.conf.subcommand("demo")] | Annotated[Prior, tyro.conf.subcommand("prior")] = field(
+        default_factory=Demo
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point of the `csd` command; returns the exit status.
+
+    Errors that a user can mend (`ValueError`, `OSError` and the priors' errors are of these kinds) are printed as one
+    line; set CSD_DEBUG=1 to see the traceback.
+    """
+    command = tyro.cli(Csd, prog="csd", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)).command
+    try:
+        return command.run()
+    except KeyboardInterrupt:
+        _console.print("\n[bold red]csd: stopped.[/] Finished files are kept.")
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        if os.environ.get("CSD_DEBUG"):
+            raise
+        _console.print(f"[bold red]csd: error:[/] {error}", highlight=False, soft_wrap=True)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
