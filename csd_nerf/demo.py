@@ -1,0 +1,197 @@
+"""`csd demo`: train a scene, edit it with one sentence, and show both from views that training never saw.
+
+On the built-in scene the true edited views are known. An ambiguous instruction ("give it a hat") has many true edits;
+the one nearest to the result is shown and measured against. The colour spread says whether the views agree on one: the
+standard deviation over views of the mean colour of the edited part, averaged over channels (0 is perfect agreement;
+shading alone gives the nearest true edit a spread above 0, which is reported beside it).
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from csd_nerf.images.writing import contact_sheet, write_atomically, write_video
+
+AMBIGUOUS_PROMPT = "give it a hat"
+_FRAMES, _FPS = 72, 24
+_EDITED = 0.1
+"""Mean absolute difference over channels from which a pixel of the true edit counts as changed."""
+_console = Console(stderr=True)
+
+
+@dataclass(frozen=True)
+class _Truth:
+    """The true edit that comes nearest to a result."""
+
+    meaning: str
+    """What the instruction came to mean: "hat, blue top hat"."""
+    images: Float[Tensor, "n 3 h w"]
+    source: Float[Tensor, "n 3 h w"]
+
+
+def run_demo(
+    scene: Path | None, prompt: str | None, output: Path, seed: int = 0, steps: int | None = None
+) -> dict[str, object]:
+    """Run the demo and write its files to `output`; returns what `metrics.json` holds.
+
+    Raises `ValueError` or `SceneError` before any training for a scene or prompt that cannot work.
+    """
+    from csd_nerf.scenes import load_scene, run_edit
+    from csd_nerf.scenes.showcase import render_held_out
+
+    started = time.monotonic()
+    prompt = AMBIGUOUS_PROMPT if prompt is None else prompt
+    if scene is not None and not scene.exists():
+        raise ValueError(f"--scene {scene} does not exist: give a folder in nerfstudio format (with transforms.json)")
+    true_edits = _true_edits(prompt) if scene is None else []
+    output.mkdir(parents=True, exist_ok=True)
+    with resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as built_in:
+        run = run_edit(
+            built_in if scene is None else scene,
+            prompt,
+            output_dir=output / "runs",
+            seed=seed,
+            max_num_iterations=steps,
+            timestamp=time.strftime("%Y-%m-%d_%H%M%S"),
+        )
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=_console, transient=True
+        ) as progress:
+            views, pictures = {}, {}
+            for name, checkpoint in (("before", run.scene_checkpoint), ("after", run.checkpoint)):
+                pipeline = load_scene(run.config_path, checkpoint)
+                pictures[name] = render_held_out(pipeline)
+                task = progress.add_task(f"video {name}", total=_FRAMES)
+                views[name] = _flight(
+                    pipeline, scene is None, lambda done, total, task=task: progress.update(task, completed=done, total=total)
+                )
+    for name, frames in views.items():
+        write_video(output / f"{name}.mp4", frames, fps=_FPS, scale=_enlargement(frames[0]))
+    photos, before, after = pictures["after"].photos, pictures["before"].renders, pictures["after"].renders
+    rows = [("source", photos), ("NeRF before", before), ("CSD-Edit", after)]
+    metrics: dict[str, object] = {
+        "prompt": prompt,
+        "seed": seed,
+        "held-out views": len(photos),
+        "psnr of the scene before the edit": _psnr(before, photos),
+        "rounds": run.rounds,
+        "edited training views": run.edited_views,
+        "seconds": {
+            "NeRF": round(run.nerf_seconds, 1),
+            "edits": round(run.edit_seconds, 1),
+            "all": round(time.monotonic() - started, 1),
+        },
+        "run": str(run.folder),
+    }
+    if true_edits:
+        truth = _nearest(true_edits, after)
+        rows.append((f"nearest\ntrue edit:\n{truth.meaning}", list(truth.images)))
+        metrics["truth"] = _compare(truth, before, after)
+    sheet = contact_sheet([(title, images[:8]) for title, images in rows], scale=_enlargement(photos[0]))
+    write_atomically(output / "comparison.png", lambda path: sheet.save(path, optimize=True))
+    text = json.dumps(metrics, indent=1) + "\n"
+    write_atomically(output / "metrics.json", lambda path: path.write_text(text) and None)
+    _console.print(f"[bold]{output}[/]: before.mp4, after.mp4, comparison.png, metrics.json", highlight=False)
+    return metrics
+
+
+def _flight(
+    pipeline: "object", toy: bool, on_frame: Callable[[int, int], None]
+) -> Sequence[Float[Tensor, "3 h w"]]:
+    """Frames of the videos: an orbit around the toy object, else a flight along the training cameras."""
+    from csd_nerf.scenes import Pinhole, render_views
+    from csd_nerf.scenes.showcase import render_path
+
+    if not toy:
+        return render_path(pipeline, _FRAMES, on_frame)  # pyright: ignore[reportArgumentType]
+    from csd_nerf.toyworld.cameras import orbit_cameras
+
+    orbit = orbit_cameras([360 * i / _FRAMES for i in range(_FRAMES)], [25.0] * _FRAMES)
+    camera = Pinhole(orbit.width, orbit.height, orbit.focal)
+    frames = []
+    for index, pose in enumerate(orbit.camera_to_world):
+        frames.append(render_views(pipeline, pose[None, :3], camera).images[0])  # pyright: ignore[reportArgumentType]
+        on_frame(index + 1, _FRAMES)
+    return frames
+
+
+def _true_edits(prompt: str) -> list[tuple[str, Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]]:
+    """Every true answer to an instruction on the demo scene's held-out views; none if the toy world does not know it."""
+    from csd_nerf.toyworld.demo_data import demo_cameras
+    from csd_nerf.toyworld.edits import edit_from_instruction
+    from csd_nerf.toyworld.render import Renderer
+    from csd_nerf.toyworld.scene import Hat, demo_scene
+
+    scene = demo_scene()
+    renderer = Renderer(demo_cameras(held_out=True))
+    try:
+        # What an instruction leaves open is drawn from a seed; this many draws meet each of 24 hats.
+        edits = {edit_from_instruction(prompt, scene, draw) for draw in range(400)}
+    except ValueError:
+        return []
+    except KeyError as error:
+        _console.print(f"no ground truth: {error}", highlight=False)
+        return []
+    source = renderer.render(scene)
+    answers = []
+    for edit in sorted(edits, key=str):
+        said = [
+            f"{value.colour} {value.kind}" if isinstance(value, Hat) else str(value)
+            for name, value in edit.changes
+            if name in ("hat", "colour", "material")
+        ]
+        if edit.kind == "painting":
+            return []  # needs style networks that are not part of this package
+        answers.append((" ".join(said) or edit.kind, renderer.edited(scene, edit), source))
+    return answers
+
+
+def _nearest(
+    answers: list[tuple[str, Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]], result: list[Tensor]
+) -> _Truth:
+    shown = torch.stack(result)
+    errors = [float((images - shown).square().mean()) for _, images, _ in answers]
+    meaning, images, source = answers[errors.index(min(errors))]
+    return _Truth(meaning, images, source)
+
+
+def _compare(truth: _Truth, before: list[Tensor], after: list[Tensor]) -> dict[str, object]:
+    """Fidelity to the nearest true edit, what changed where nothing should, and whether views agree on a colour."""
+    shown, unedited = torch.stack(after), torch.stack(before)
+    changed = (truth.images - truth.source).abs().mean(dim=1) > _EDITED
+    elsewhere = ~changed
+    return {
+        "nearest true edit": truth.meaning,
+        "psnr to it": _psnr(after, list(truth.images)),
+        "psnr to it without editing": _psnr(before, list(truth.images)),
+        "share of pixels that the true edit changes": float(changed.float().mean()),
+        "mean change elsewhere": float((shown - unedited).abs().mean(dim=1)[elsewhere].mean()),
+        "mean change inside": float((shown - unedited).abs().mean(dim=1)[changed].mean()) if changed.any() else 0.0,
+        "colour spread over views": _colour_spread(shown, changed),
+        "colour spread of the true edit": _colour_spread(truth.images, changed),
+    }
+
+
+def _colour_spread(images: Float[Tensor, "n 3 h w"], region: Tensor) -> float:
+    """Standard deviation over views of the region's mean colour, averaged over channels."""
+    means = [image[:, mask].mean(dim=1) for image, mask in zip(images, region, strict=True) if mask.any()]
+    return float(torch.stack(means).std(dim=0).mean()) if len(means) > 1 else 0.0
+
+
+def _psnr(images: Sequence[Tensor], references: Sequence[Tensor]) -> float:
+    errors = [float((a - b).square().mean()) for a, b in zip(images, references, strict=True)]
+    return float(-10 * torch.tensor(sum(errors) / len(errors)).log10())
+
+
+def _enlargement(image: Float[Tensor, "3 h w"]) -> int:
+    """Whole factor that brings the shorter side to about 200 pixels."""
+    return max(1, round(200 / min(image.shape[-2:])))

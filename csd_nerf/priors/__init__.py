@@ -1,0 +1,30 @@
+"""Frozen diffusion models behind one protocol. Importing this is cheap: diffusers loads with the first prior."""
+
+from csd_nerf.priors.errors import PriorError, PriorLayoutError, PriorNotFoundError
+from csd_nerf.priors.gaussian import GaussianPrior, MixturePrior
+from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
+from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior
+from csd_nerf.priors.prompts import DIRECTIONS, mix_encodings, nearest_view, view_prompts, view_weights
+from csd_nerf.priors.registry import PRIORS, load_prior, toy_folder
+from csd_nerf.priors.sampling import sample
+from csd_nerf.priors.text_to_image import TextToImagePrior
+
+__all__ = [
+    "DIRECTIONS",
+    "PRIORS",
+    "GaussianPrior",
+    "InstructPix2PixPrior",
+    "LatentDiffusionPrior",
+    "MixturePrior",
+    "PriorError",
+    "PriorLayoutError",
+    "PriorNotFoundError",
+    "TextToImagePrior",
+    "load_prior",
+    "mix_encodings",
+    "nearest_view",
+    "sample",
+    "toy_folder",
+    "view_prompts",
+    "view_weights",
+]

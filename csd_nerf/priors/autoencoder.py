@@ -1,0 +1,110 @@
+"""Pictures to latents and back.
+
+The encoder gives a Gaussian posterior N(m, s^2) per picture. With the model's scale c (`scaling_factor`, which makes
+latents unit variance) and shift b (`shift_factor`, usually 0):
+
+    latent            z = c (m - b)
+    image condition   m          the mode, *not* scaled: so InstructPix2Pix was trained (Brooks et al. 2023)
+    released quirk    c (m + s n - b), n ~ N(0, 1): what the CSD authors' code feeds instead, too weak by 1 / c
+
+Tiny autoencoders (TAESD) have no posterior: s = 0, and their latents come scaled already (c = 1).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+PIXELS_PER_CALL = 1 << 20
+"""Pictures are encoded and decoded in groups of at most this many pixels (or one by one): memory stays bounded."""
+
+
+@contextmanager
+def frozen(device: torch.device) -> Iterator[None]:
+    """Run a frozen network: no gradients, and in its own precision even inside somebody else's autocast.
+
+    Not `inference_mode`: its tensors could not enter an autograd graph as constants.
+    """
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+def freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
+    """Move a network to its device and precision, for good. `Any`, since torch's type does not know `config`."""
+    # torch's own `to`: that of diffusers' models warns about every change of precision.
+    return nn.Module.to(network, device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+class Autoencoder:
+    """A frozen diffusers autoencoder (`AutoencoderKL` or `AutoencoderTiny`); pictures in [0, 1], float32 both ways."""
+
+    def __init__(self, vae: Any, *, device: torch.device, dtype: torch.dtype) -> None:
+        """Move the network to its device and precision.
+
+        Stable Diffusion's decoder overflows in half precision: where the configuration says `force_upcast` it runs in
+        float32 instead of float16 (bfloat16 has float32's range).
+        """
+        config = vae.config
+        if dtype == torch.float16 and getattr(config, "force_upcast", False):
+            dtype = torch.float32
+        self.vae = freeze(vae, device, dtype)
+        self.device, self.dtype = device, dtype
+        self.scaling_factor = float(config.scaling_factor)
+        self.shift_factor = float(getattr(config, "shift_factor", None) or 0.0)
+        self.factor: int = 2 ** (len(config.block_out_channels) - 1)
+        self.latent_channels: int = config.latent_channels
+
+    def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """Scaled posterior mode. Raises `ValueError` unless height and width are multiples of `factor`."""
+        mean, _ = self._posterior(images)
+        return self._scale(mean)
+
+    def encode_condition(
+        self, images: Float[Tensor, "n 3 H W"], *, scaled_sample: torch.Generator | None = None
+    ) -> Float[Tensor, "n c h w"]:
+        """Unscaled posterior mode; with a (CPU) generator a scaled posterior sample."""
+        mean, std = self._posterior(images)
+        if scaled_sample is None:
+            return mean
+        # Drawn at once and on the CPU: the same seed gives the same sample however pictures are grouped, and where.
+        noise = torch.randn(mean.shape, generator=scaled_sample).to(mean)
+        return self._scale(mean + std * noise)
+
+    def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
+        """Pictures of scaled latents, clamped to [0, 1]."""
+
+        def group(rows: Tensor) -> Tensor:
+            raw = rows.to(self.device, torch.float32) / self.scaling_factor + self.shift_factor
+            pictures = self.vae.decode(raw.to(self.dtype), return_dict=False)[0]
+            return (pictures.float() / 2 + 0.5).clamp(0, 1)
+
+        return self._in_groups(group, latents, latents.shape[-2] * latents.shape[-1] * self.factor**2)
+
+    def _scale(self, latents: Tensor) -> Tensor:
+        return (latents - self.shift_factor) * self.scaling_factor
+
+    def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, unscaled."""
+        height, width = images.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"pictures of {width} x {height} pixels cannot be encoded: sides must be multiples of {self.factor}"
+            )
+
+        def group(rows: Tensor) -> Tensor:
+            encoded = self.vae.encode((rows.to(self.device, torch.float32) * 2 - 1).to(self.dtype))
+            if hasattr(encoded, "latent_dist"):
+                posterior = encoded.latent_dist
+                return torch.cat([posterior.mode().float(), posterior.std.float()], dim=1)
+            latents = encoded.latents.float()
+            return torch.cat([latents, torch.zeros_like(latents)], dim=1)
+
+        mean, std = self._in_groups(group, images, height * width).chunk(2, dim=1)
+        return mean, std
+
+    def _in_groups(self, function: Callable[[Tensor], Tensor], rows: Tensor, pixels: int) -> Tensor:
+        with frozen(self.device):
+            return torch.cat([function(group) for group in rows.split(max(1, PIXELS_PER_CALL // pixels))])

@@ -1,0 +1,131 @@
+"""From files in diffusers' layout to frozen networks.
+
+diffusers and transformers are imported here alone, and inside functions: they take seconds.
+"""
+
+# pyright: reportPrivateImportUsage=false
+# diffusers fills its top level at run time, which pyright cannot follow; its submodules move between versions.
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from csd_nerf.priors.autoencoder import Autoencoder
+from csd_nerf.priors.errors import PriorLayoutError
+from csd_nerf.priors.latent_diffusion import Components
+from csd_nerf.priors.layout import Layout, Weights, read_json
+from csd_nerf.priors.schedules import schedule_from_config
+from csd_nerf.priors.text import TextEncoder
+
+
+def load_components(folder: Path, layout: Layout, *, name: str, device: torch.device, dtype: torch.dtype) -> Components:
+    """Load all parts from `folder`. The global random state is left as it was."""
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = read_json(path) if path.is_file() else {}
+    with torch.random.fork_rng(devices=[]), _without_progress_bars():
+        text_model = _load_text_encoder(folder, layout.text_encoder)
+        return Components(
+            unet=_load_unet(folder, layout.unet),
+            autoencoder=Autoencoder(_load_vae(folder, layout.vae), device=device, dtype=dtype),
+            text_encoder=TextEncoder(
+                _load_tokenizer(folder / "tokenizer"), text_model, name=name, device=device, dtype=dtype
+            ),
+            schedule=schedule_from_config(scheduler),
+            prediction_type=scheduler.get("prediction_type", "epsilon"),
+            device=device,
+            dtype=dtype,
+        )
+
+
+def _load_unet(folder: Path, weights: Weights) -> nn.Module:
+    from diffusers import UNet2DConditionModel
+
+    with _reading(folder / "unet"):
+        return UNet2DConditionModel.from_pretrained(folder / "unet", **_options(weights))
+
+
+def _load_vae(folder: Path, weights: Weights) -> nn.Module:
+    from diffusers import AutoencoderKL, AutoencoderTiny
+
+    classes = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+    kind = read_json(folder / "vae" / "config.json").get("_class_name", "AutoencoderKL")
+    if kind not in classes:
+        raise PriorLayoutError(f"{folder / 'vae'} is of class {kind}; supported are {', '.join(classes)}")
+    with _reading(folder / "vae"):
+        return classes[kind].from_pretrained(folder / "vae", **_options(weights))
+
+
+def _options(weights: Weights) -> dict[str, Any]:
+    return {"use_safetensors": not weights.pickled, "variant": weights.variant, "local_files_only": True}
+
+
+def _load_tokenizer(folder: Path) -> Any:
+    import transformers
+
+    kind = transformers.CLIPTokenizer
+    if not {"vocab.json", "merges.txt"} <= {file.name for file in folder.iterdir()}:
+        # Before transformers 5 the plain class cannot read tokenizer.json, which is all that version 5 writes.
+        kind = getattr(transformers, "CLIPTokenizerFast", kind)
+    return kind.from_pretrained(folder, local_files_only=True)
+
+
+def _load_text_encoder(folder: Path, weights: Weights) -> nn.Module:
+    """Read the weights ourselves: transformers 5 dropped the prefix `text_model.` that older versions write and expect.
+
+    With a wrong prefix an older version would keep random weights and only log it.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with _reading(folder / "text_encoder"):
+        model = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder", local_files_only=True))
+        stored = _read_weights(folder, weights)
+    wanted, prefix = set(model.state_dict()), "text_model."
+    state = {key.removeprefix(prefix): value for key, value in stored.items()}
+    if any(key.startswith(prefix) for key in wanted):
+        state = {prefix + key: value for key, value in state.items()}
+    missing, _ = model.load_state_dict({key: state[key] for key in wanted & set(state)}, strict=False)
+    if missing:
+        raise PriorLayoutError(f"{folder / 'text_encoder'} has no weights for {', '.join(sorted(missing)[:3])}, ...")
+    return model
+
+
+def _read_weights(folder: Path, weights: Weights) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    state: dict[str, Tensor] = {}
+    for name in weights.files:
+        file = folder / name
+        state.update(torch.load(file, map_location="cpu", weights_only=True) if weights.pickled else load_file(file))
+    return state
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Name the folder at fault: a damaged download fails deep inside the libraries, each time with another error."""
+    try:
+        yield
+    except Exception as error:
+        raise PriorLayoutError(
+            f"{folder} cannot be loaded ({type(error).__name__}: {error}); a broken download? "
+            "Files of a few hundred bytes are pointers of git-lfs, not weights"
+        ) from error
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Both libraries draw a bar per network, also for one that loads in a blink."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    shown = [library for library in (diffusers_logging, transformers_logging) if library.is_progress_bar_enabled()]
+    for library in shown:
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library in shown:
+            library.enable_progress_bar()

@@ -1,0 +1,149 @@
+"""Diffusers' folder layout: which files a prior consists of.
+
+    model_index.json
+    unet/config.json          unet/diffusion_pytorch_model.safetensors
+    vae/config.json           vae/diffusion_pytorch_model.safetensors
+    text_encoder/config.json  text_encoder/model.safetensors
+    tokenizer/                vocab.json and merges.txt, or tokenizer.json
+    scheduler/scheduler_config.json          (optional: without it, Stable Diffusion's schedule)
+
+Large weights may be split (`...-00001-of-00002.safetensors` with an index). Everything is decided from file names and
+small JSON files, so a wrong model is refused before gigabytes of weights are fetched or read.
+"""
+
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from csd_nerf.priors.errors import PriorLayoutError
+
+INDEX = "model_index.json"
+_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+_PICKLED_STEMS = {**_STEMS, "text_encoder": "pytorch_model"}
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files that hold one network's weights."""
+
+    files: tuple[str, ...]
+    """Relative to the prior's folder; more than one if they are split."""
+    variant: str | None
+    """As in `model.fp16.safetensors`; None for the plain name."""
+    pickled: bool
+    """Whether they are pickles (.bin) instead of safetensors."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a prior, relative to its folder."""
+
+    configs: tuple[str, ...]
+    """JSON files and the tokenizer."""
+    unet: Weights
+    vae: Weights
+    text_encoder: Weights
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """All weight files."""
+        return self.unet.files + self.vae.files + self.text_encoder.files
+
+
+def files_below(folder: Path) -> frozenset[str]:
+    """Names of the files that can belong to a prior, relative to `folder`, with forward slashes."""
+    parts = (*_STEMS, "tokenizer", "scheduler")
+    names = [INDEX, *(f"{part}/{file.name}" for part in parts for file in _in(folder / part))]
+    return frozenset(name for name in names if (folder / name).is_file())
+
+
+def _in(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def inspect_layout(files: Collection[str], where: str, *, variant: str | None, allow_pickles: bool) -> Layout:
+    """Find a prior's parts among file names.
+
+    `where` is what the user called it, for the message of the `PriorLayoutError` that names every missing file.
+    """
+    required = (INDEX, *(f"{part}/config.json" for part in _STEMS))
+    problems = [f"{name} is missing" for name in required if name not in files]
+    if "tokenizer/tokenizer.json" not in files and not {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(files):
+        problems.append("tokenizer/vocab.json and tokenizer/merges.txt (or tokenizer/tokenizer.json) are missing")
+    found: dict[str, Weights] = {}
+    for part in _STEMS:
+        weights = _find_weights(files, part, variant, allow_pickles)
+        if weights is None:
+            problems.append(_missing_weights(files, part, allow_pickles))
+        else:
+            found[part] = weights
+    if problems:
+        raise PriorLayoutError(
+            f"{where} is not a latent diffusion model in diffusers layout:\n" + "\n".join(f"  - {x}" for x in problems)
+        )
+    configs = [name for name in files if name.startswith(("tokenizer/", "scheduler/"))]
+    configs += [name for name in files if name.endswith(".safetensors.index.json")]
+    return Layout(tuple(sorted({*required, *configs})), found["unet"], found["vae"], found["text_encoder"])
+
+
+def _find_weights(files: Collection[str], part: str, variant: str | None, allow_pickles: bool) -> Weights | None:
+    stem = f"{part}/{_STEMS[part]}"
+    for candidate in dict.fromkeys((variant, None)):
+        name = f"{stem}.safetensors" if candidate is None else f"{stem}.{candidate}.safetensors"
+        if name in files:
+            return Weights((name,), candidate, pickled=False)
+    shard = re.compile(rf"{re.escape(stem)}-\d+-of-(\d+)\.safetensors")
+    shards = {name: int(match[1]) for name in files if (match := shard.fullmatch(name))}
+    if f"{stem}.safetensors.index.json" in files and shards and len(shards) == max(shards.values()):
+        return Weights(tuple(sorted(shards)), None, pickled=False)
+    pickle = f"{part}/{_PICKLED_STEMS[part]}.bin"
+    if allow_pickles and pickle in files:
+        return Weights((pickle,), None, pickled=True)
+    return None
+
+
+def _missing_weights(files: Collection[str], part: str, allow_pickles: bool) -> str:
+    name = f"{part}/{_STEMS[part]}.safetensors"
+    pickle = f"{part}/{_PICKLED_STEMS[part]}.bin"
+    if pickle in files and not allow_pickles:
+        return (
+            f"{name} is missing and {pickle} is a pickle, a format that can run code when it is read: "
+            "allow it explicitly (allow_pickles=True) if you trust where it came from"
+        )
+    variants = sorted(x.split("/")[1] for x in files if x.startswith(f"{part}/") and x.endswith(".safetensors"))
+    return f"{name} is missing" + (f" (there is {', '.join(variants)}: give its variant)" if variants else "")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one of the layout's JSON files. Raises `PriorLayoutError` naming the file if it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise PriorLayoutError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise PriorLayoutError(f"{path} should hold a JSON object")
+    return content
+
+
+def takes_image(folder: Path, where: str) -> bool:
+    """Decide from the configurations whether the network has an image input (InstructPix2Pix) or not (text-to-image).
+
+    With c latent channels the first has 2c input channels, the second c. Raises `PriorLayoutError` for anything else.
+    """
+    index, unet = read_json(folder / INDEX), read_json(folder / "unet" / "config.json")
+    if index.get("text_encoder_2", [None])[0] is not None or unet.get("addition_embed_type"):
+        raise PriorLayoutError(f"{where} is a Stable Diffusion XL model, whose extra conditions are not supported")
+    if unet.get("sample_size") is None:
+        raise PriorLayoutError(f"{where}: unet/config.json does not say its sample_size")
+    channels, latent = unet.get("in_channels"), read_json(folder / "vae" / "config.json").get("latent_channels", 4)
+    if channels == 2 * latent:
+        return True
+    if channels == latent:
+        return False
+    raise PriorLayoutError(
+        f"{where}: its network has {channels} input channels and its latents {latent}; {2 * latent} make an "
+        f"InstructPix2Pix and {latent} a text-to-image model, anything else (inpainting, depth) is not supported"
+    )

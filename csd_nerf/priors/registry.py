@@ -1,0 +1,172 @@
+"""From what a user types to a prior: a name, a folder in diffusers layout, or a hub id.
+
+Names are looked up first, then folders, then the hub; `./toy` is a folder even where `toy` is a name.
+"""
+
+import difflib
+import importlib.resources
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from csd_nerf.priors.components import load_components
+from csd_nerf.priors.errors import PriorLayoutError, PriorNotFoundError
+from csd_nerf.priors.hub import fetch, find_on_hub, is_offline
+from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
+from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior
+from csd_nerf.priors.layout import Layout, files_below, inspect_layout, takes_image
+from csd_nerf.priors.text_to_image import TextToImagePrior
+
+DType = Literal["auto", "fp32", "fp16", "bf16"]
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A prior inside the installed package."""
+
+    folder: str
+    """Folder inside `csd_nerf.data`."""
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A prior on the Hugging Face hub."""
+
+    repository: str
+
+
+PRIORS: dict[str, Embedded | Hub] = {
+    "toy": Embedded("toy_prior"),
+    "instruct-pix2pix": Hub("timbrooks/instruct-pix2pix"),
+    "stable-diffusion": Hub("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+}
+"""Short names. Everything else is a folder or a hub id."""
+
+
+def load_prior(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: DType = "auto",
+    batch_size: int | None = None,
+    offline: bool | None = None,
+    variant: str | None = None,
+    allow_pickles: bool = False,
+) -> LatentDiffusionPrior:
+    """Load a frozen latent diffusion model: InstructPix2Pix or text-to-image, as its configuration says.
+
+    Args:
+        name: A name in `PRIORS`, a local folder in diffusers layout, or a hub id `org/name`.
+        device: 'auto' takes the GPU if there is one.
+        dtype: Precision of the networks; 'auto' is fp16 on CUDA (bf16 is several times less exact here) and fp32
+            elsewhere. Inputs and outputs are float32 whatever it is.
+        batch_size: Rows per network call, to bound memory; None sends all rows at once.
+        offline: Whether only the hub's cache may be used; None does as the environment variable HF_HUB_OFFLINE says.
+        variant: Weights to prefer, such as 'fp16' for `model.fp16.safetensors`; the plain ones where there are none.
+        allow_pickles: Whether weights may be pickles (.bin) where there are no safetensors. Reading a pickle can run
+            code: only for files whose origin you trust.
+
+    Raises:
+        PriorNotFoundError: Nothing is reachable under this name.
+        PriorLayoutError: It is no model that we can run; the message names the missing or wrong files.
+        ValueError: Unknown device, dtype or batch size.
+    """
+    shown = str(name)
+    where, precision = _device(device), _dtype(dtype)
+    precision = precision or (torch.float16 if where.type == "cuda" else torch.float32)
+    folder, layout = _locate(shown, offline=is_offline(offline), variant=variant, allow_pickles=allow_pickles)
+    kind = InstructPix2PixPrior if takes_image(folder, shown) else TextToImagePrior
+    components = load_components(folder, layout, name=shown, device=where, dtype=precision)
+    return kind(components, name=shown, batch_size=batch_size)
+
+
+def toy_folder() -> Path:
+    """Folder of the embedded prior. Raises `PriorNotFoundError` if the installation carries none."""
+    return _embedded("toy", PRIORS["toy"])
+
+
+def _locate(name: str, *, offline: bool, variant: str | None, allow_pickles: bool) -> tuple[Path, Layout]:
+    source = PRIORS.get(name)
+    path = Path(name).expanduser()
+    if isinstance(source, Embedded):
+        folder = _embedded(name, source)
+    elif source is None and path.is_dir():
+        folder = path
+    else:
+        repository = source.repository if isinstance(source, Hub) else name
+        if source is None and not _is_hub_id(name):
+            raise PriorNotFoundError(_not_found(name, f"{name!r} is no known name, no folder here and no hub id"))
+        return _locate_on_hub(name, repository, offline=offline, variant=variant, allow_pickles=allow_pickles)
+    return folder, inspect_layout(files_below(folder), str(folder), variant=variant, allow_pickles=allow_pickles)
+
+
+def _locate_on_hub(
+    name: str, repository: str, *, offline: bool, variant: str | None, allow_pickles: bool
+) -> tuple[Path, Layout]:
+    """Check the list of files, then the configurations, and only then fetch weights."""
+    try:
+        model = find_on_hub(repository, offline=offline)
+        layout = inspect_layout(model.files, repository, variant=variant, allow_pickles=allow_pickles)
+        takes_image(fetch(model, layout.configs), repository)
+        return fetch(model, layout.configs + layout.weights), layout
+    except PriorNotFoundError as error:
+        raise PriorNotFoundError(_not_found(name, str(error))) from error
+    except PriorLayoutError as error:
+        if model.cached_only:
+            raise PriorLayoutError(
+                f"{error}\nThis is what the hub's cache holds of it: connect once to complete the download"
+            ) from error
+        raise
+
+
+def _embedded(name: str, source: Embedded | Hub) -> Path:
+    assert isinstance(source, Embedded)
+    try:
+        folder = Path(str(importlib.resources.files("csd_nerf.data").joinpath(source.folder)))
+    except ModuleNotFoundError as error:
+        reason = "csd_nerf.data is not installed; in a checkout, run `pip install -e .`"
+        raise PriorNotFoundError(_not_found(name, reason)) from error
+    if not folder.is_dir():
+        raise PriorNotFoundError(_not_found(name, f"the installation carries no {folder}; train it: csd prior train"))
+    return folder
+
+
+def _is_hub_id(name: str) -> bool:
+    return re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) is not None
+
+
+def _not_found(name: str, tried: str) -> str:
+    guesses = difflib.get_close_matches(name, PRIORS, n=1)
+    names = ", ".join(f"{key} (embedded)" if isinstance(value, Embedded) else key for key, value in PRIORS.items())
+    return (
+        f"prior {name!r} cannot be loaded: {tried}."
+        + (f" Did you mean {guesses[0]!r}?" if guesses and guesses[0] != name else "")
+        + "\nA prior is one of\n"
+        f"  - a name: {names}; 'toy' needs no download\n"
+        "  - a local folder in diffusers layout (with model_index.json), such as ./my-prior\n"
+        "  - a Hugging Face hub id, such as timbrooks/instruct-pix2pix (needs the hub or its cache)"
+    )
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device {str(device)!r} is unknown: give auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {str(device)!r}: torch sees no GPU here; give 'auto' or 'cpu'")
+    return chosen
+
+
+def _dtype(dtype: str) -> torch.dtype | None:
+    if dtype == "auto":
+        return None
+    if dtype not in _DTYPES:
+        raise ValueError(f"dtype {dtype!r} is unknown: choose auto, {', '.join(_DTYPES)}")
+    return _DTYPES[dtype]

@@ -1,0 +1,129 @@
+"""Checkpoint files: found, read, compared with the model, written whole."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.files import write_atomically
+
+_STEP = re.compile(r"step-(\d+)\.ckpt")
+_MODEL = "_model."
+_TOLERATED = ("lpips.", "camera_optimizer.", "device_indicator_param")
+"""Parts of a nerfacto checkpoint that may be missing or superfluous: a frozen metric, corrections of camera poses."""
+_FIELD = {"num_levels": "levels", "log2_hashmap_size": "2^n entries a level", "max_res": "finest grid"}
+
+
+def find_checkpoint(load_dir: Path, load_step: int | None = None) -> Path:
+    """The checkpoint of `load_step`, or the newest one, in a folder of checkpoints or in a run's folder.
+
+    Raises `SceneError` if there is none.
+    """
+    if not load_dir.is_dir():
+        raise SceneError(f"--load-dir {load_dir} is no folder: give the nerfstudio_models folder of a run.")
+    folder = load_dir / "nerfstudio_models" if (load_dir / "nerfstudio_models").is_dir() else load_dir
+    steps = {int(match[1]): path for path in folder.iterdir() if (match := _STEP.fullmatch(path.name))}
+    if not steps:
+        raise SceneError(
+            f"--load-dir {load_dir} holds no checkpoint (step-*.ckpt): give the nerfstudio_models folder of a run."
+        )
+    if load_step is not None and load_step not in steps:
+        raise SceneError(f"--load-step {load_step} is not in {folder}: choose one of {sorted(steps)}.")
+    return steps[max(steps) if load_step is None else load_step]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a nerfstudio checkpoint, allowing tensors and plain values only."""
+    if not path.is_file():
+        raise SceneError(f"checkpoint {path} does not exist: correct --load-checkpoint.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - zip, pickle and torch each have their own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SceneError(f"checkpoint {path} cannot be read ({reason}): choose another one with --load-step.") from error
+    if not isinstance(state, dict) or not {"step", "pipeline"} <= state.keys():
+        raise SceneError(f"{path} is no nerfstudio checkpoint: give --load-dir the nerfstudio_models folder of a run.")
+    return state
+
+
+def write_checkpoint(path: Path, content: Mapping[str, Any], scratch: Path) -> None:
+    """Write a checkpoint that is whole or absent.
+
+    The temporary file lies in `scratch`: nerfstudio reads a step out of every name in the folder of checkpoints.
+    """
+
+    def write(file: Any) -> None:
+        try:
+            torch.save(dict(content), file)
+        except RuntimeError as error:  # torch's zip writer hides the OSError of the file below it
+            cause = error.__context__ or error.__cause__
+            raise (cause if isinstance(cause, OSError) else error) from error
+
+    write_atomically(path, write, scratch=scratch)
+
+
+def fitting_weights(model: nn.Module, pipeline_state: Mapping[str, Any], method: str, path: Path) -> dict[str, Any]:
+    """The checkpoint's pipeline state with exactly the weights that `model` has.
+
+    Camera corrections and metrics may be missing or superfluous; everything else must fit in name, shape and, for the
+    field's grid, resolution. Raises one `SceneError` that says what does not.
+    """
+    weights = {key[len(_MODEL) :]: value for key, value in pipeline_state.items() if key.startswith(_MODEL)}
+    own = model.state_dict()
+    found = {key: value for key, value in weights.items() if not key.startswith(_TOLERATED)}
+    wanted = {key: value for key, value in own.items() if not key.startswith(_TOLERATED)}
+    problem = _difference(wanted, found)
+    if problem:
+        trained = method_of_run(path)
+        raise SceneError(
+            f"--load-dir: checkpoint {path} ({trained or 'unknown method'}) does not fit {method}: {problem}. "
+            "Give a nerfacto checkpoint to csd-edit and one of csd-edit-lite to csd-edit-lite, or set "
+            "--pipeline.model.* as in training."
+        )
+    fitting = {key: value for key, value in pipeline_state.items() if not key.startswith(_MODEL)}
+    for key, value in own.items():  # what the checkpoint does not have keeps its first value
+        given = weights.get(key)
+        same = torch.is_tensor(given) and given.shape == value.shape
+        fitting[_MODEL + key] = given if same else value.detach().clone()
+    return fitting
+
+
+def method_of_run(checkpoint: Path) -> str | None:
+    """Name of the method that made a checkpoint, from the run's config.yml."""
+    config = checkpoint.parent.parent / "config.yml"
+    if not config.is_file():
+        return None
+    match = re.search(r"^method_name: (\S+)$", config.read_text(errors="replace"), re.MULTILINE)
+    return match[1] if match else None
+
+
+def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> str | None:
+    """What keeps a checkpoint's weights from fitting, in words."""
+    shared = wanted.keys() & found.keys()
+    if len(shared) < len(wanted) / 2:
+        tcnn = any("tcnn_encoding" in key for key in wanted.keys() ^ found.keys())
+        if tcnn:
+            return "one was made with tinycudann, the other without (--pipeline.model.implementation)"
+        return "it is of another method"
+    sizes = [
+        f"{words} {int(found[key])}, here {int(wanted[key])}"
+        for name, words in _FIELD.items()
+        if (key := f"field.{name}") in shared and int(found[key]) != int(wanted[key])
+    ]
+    if sizes:
+        return "its field is of another size (" + "; ".join(sizes) + ")"
+    embedding = "field.embedding_appearance.embedding.weight"
+    if embedding in shared and found[embedding].shape != wanted[embedding].shape:
+        return (
+            f"it was trained on {len(found[embedding])} views, the data has {len(wanted[embedding])} "
+            "(same --data and same split?)"
+        )
+    shapes = [key for key in shared if found[key].shape != wanted[key].shape]
+    names = sorted(wanted.keys() ^ found.keys())
+    if shapes or names:
+        return f"{len(shapes)} weights of another size, {len(names)} missing or superfluous, such as {(shapes + names)[0]}"
+    return None

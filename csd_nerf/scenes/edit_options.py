@@ -1,0 +1,165 @@
+"""Flags of `csd-edit`: everything of CSD Section C, with the paper's values as defaults."""
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
+from nerfstudio.models.base_model import ModelConfig
+from nerfstudio.models.nerfacto import NerfactoModelConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
+
+from csd_nerf.distill.presets import EditSettings
+from csd_nerf.scenes.edit_datamanager import EditDataManagerConfig
+from csd_nerf.scenes.errors import SceneError
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """What the viewer can change between rounds."""
+
+    prompt: str
+    """What to change, as one says it to InstructPix2Pix: "make it snow"."""
+    negative_prompt: str = ""
+    """What to stay away from."""
+    guidance_scale: float = 7.5
+    """Text guidance w_y."""
+    image_guidance_scale: float | None = None
+    """Image guidance w_s; None takes the preset's."""
+    edit_steps: int = 200
+    """CSD-Edit steps of a round."""
+
+    def to_state(self) -> dict[str, Any]:
+        """For checkpoints and edits.json."""
+        return asdict(self)
+
+
+def _edit_pipeline() -> type:
+    from csd_nerf.scenes.edit_pipeline import EditPipeline
+
+    return EditPipeline
+
+
+@dataclass
+class EditPipelineConfig(VanillaPipelineConfig):
+    """A nerfacto scene and how it is edited. Fields that are None take the preset's value."""
+
+    _target: type = field(default_factory=_edit_pipeline)
+    """Target class to instantiate."""
+    datamanager: DataManagerConfig = field(default_factory=EditDataManagerConfig)
+    """The scene's pictures and cameras."""
+    model: ModelConfig = field(default_factory=NerfactoModelConfig)
+    """The radiance field."""
+    prompt: str = ""
+    """What to change, such as "make it snow". The viewer can change it between rounds."""
+    negative_prompt: str = ""
+    """What to stay away from; takes the place of the empty prompt in the guidance."""
+    guidance_scale: float = 7.5
+    """Text guidance w_y: 3 to 15 is usual, higher follows the prompt more strongly (CSD Section C)."""
+    image_guidance_scale: float | None = None
+    """Image guidance w_s: 1.5 to 5 is usual, higher keeps more of the photo (CSD Section C)."""
+    edit_steps: int = 200
+    """CSD-Edit steps in each round (CSD C.2: 200 to 500)."""
+    lr: float | None = None
+    """Learning rate of SGD on the latents."""
+    lr_decay: float = 0.9
+    """Factor of the learning rate's step decay."""
+    lr_decay_every: int = 20
+    """CSD-Edit steps between two decays."""
+    t_min: float | None = None
+    """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2)."""
+    t_max: float | None = None
+    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5)."""
+    preset: Literal["paper", "released", "corrected"] = "corrected"
+    """Whose choice to take where the paper, the authors' released code and this project differ."""
+    kernel: Literal["rbf", "independent"] = "rbf"
+    """How views listen to each other; 'independent' is the paper's ablation without SVGD."""
+    baseline: Literal["source", "noise"] = "source"
+    """What is subtracted from the score; 'noise' is the paper's random-noise ablation."""
+    noise: Literal["shared", "independent"] | None = None
+    """Whether all views of a round see the same noise."""
+    mixing: Literal["row", "mean"] | None = None
+    """Normalise a view's mixed score by its kernel row sum, or by the number of views."""
+    edit_every: int = 2000
+    """NeRF steps between two rounds of edits (CSD C.3)."""
+    edit_batch_size: int = 16
+    """Views edited together in a round, at most (CSD C.3). A pass over V views takes ceil(V / this) rounds of equal
+    size; no view is edited twice before all were."""
+    edit_init: Literal["render", "source"] = "render"
+    """Where the latents of a round start: the current render of the view, or its photo."""
+    scene_steps: int = 30000
+    """NeRF steps on the photos before the first edit (CSD C.3). Not used when --load-dir gives a trained scene."""
+    seed: int = 0
+    """Seed of the edits: order of the views, noise and timesteps. --machine.seed is the NeRF's."""
+    prior: str = "instruct-pix2pix"
+    """Image editing model: 'toy' (comes with this package), 'instruct-pix2pix', another hub id, or a local folder in
+    diffusers layout."""
+    prior_device: str | None = None
+    """Where the prior runs, such as cuda:1; None takes the NeRF's device."""
+    prior_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Precision of the prior's networks; auto takes fp16 on a GPU and fp32 otherwise."""
+    prior_batch_size: int | None = None
+    """Network samples in one call, to bound the memory; None sends all of a step at once."""
+
+    def instruction(self) -> Instruction:
+        """What the flags ask for at the start."""
+        return Instruction(
+            self.prompt, self.negative_prompt, self.guidance_scale, self.image_guidance_scale, self.edit_steps
+        )
+
+    def settings(self, instruction: Instruction | None = None) -> EditSettings:
+        """Settings of CSD-Edit under `instruction`, or under the flags."""
+        chosen = instruction or self.instruction()
+        return EditSettings(
+            preset=self.preset,
+            steps=chosen.edit_steps,
+            guidance_scale=chosen.guidance_scale,
+            image_guidance_scale=chosen.image_guidance_scale,
+            lr=self.lr,
+            lr_decay=self.lr_decay,
+            lr_decay_every=self.lr_decay_every,
+            t_min=self.t_min,
+            t_max=self.t_max,
+            kernel=self.kernel,
+            baseline=self.baseline,
+            noise=self.noise,
+            mixing=self.mixing,
+        )
+
+    def check(self) -> None:
+        """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""
+        if not self.prompt.strip():
+            raise SceneError('--pipeline.prompt is empty: say what to change, such as --pipeline.prompt "make it snow".')
+        try:
+            self.settings().validate()
+        except ValueError as error:
+            raise SceneError(_as_flag(str(error))) from error
+        for name in ("edit_every", "edit_batch_size", "scene_steps"):
+            if getattr(self, name) < 1:
+                raise SceneError(f"--pipeline.{name.replace('_', '-')} {getattr(self, name)}: give at least 1.")
+        if self.prior_batch_size is not None and self.prior_batch_size < 1:
+            raise SceneError(f"--pipeline.prior-batch-size {self.prior_batch_size}: give at least 1.")
+        if self.seed < 0:
+            raise SceneError(f"--pipeline.seed {self.seed}: give 0 or more.")
+
+
+def with_panel_values(config: EditPipelineConfig, wanted: Instruction, previous: Instruction) -> tuple[Instruction, str]:
+    """The instruction of the next round from what the viewer's panel says, and a complaint if that cannot work.
+
+    A mistake in a text field must not end a run of hours: `previous` is then kept.
+    """
+    if not wanted.prompt.strip():
+        return replace(wanted, prompt=previous.prompt), "The prompt is empty: the previous one is kept."
+    try:
+        config.settings(wanted).validate()
+    except ValueError as error:
+        return previous, f"Not used: {error}."
+    return wanted, ""
+
+
+def _as_flag(message: str) -> str:
+    """`t_min=0.8 is above t_max=0.2` as a command line says it."""
+    name, equals, rest = message.partition("=")
+    if not equals or not name.isidentifier():
+        return message
+    flag = {"steps": "edit-steps"}.get(name, name.replace("_", "-"))
+    return f"--pipeline.{flag} {rest}"

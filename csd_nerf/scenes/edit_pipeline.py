@@ -1,0 +1,107 @@
+"""A nerfacto scene whose training views are edited while it trains: model, data and the state of the edits.
+
+The frozen prior is not here but with the trainer: a module of the pipeline would enter every checkpoint, and
+evaluation, rendering and export, which build the pipeline too, must not load it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from nerfstudio.pipelines.base_pipeline import VanillaPipeline
+from torch import Tensor
+from torch.cuda.amp.grad_scaler import GradScaler
+
+from csd_nerf.scenes.checkpoints import fitting_weights
+from csd_nerf.scenes.edit_datamanager import EditDataManager
+from csd_nerf.scenes.edit_options import EditPipelineConfig
+from csd_nerf.scenes.edit_session import EditSession
+from csd_nerf.scenes.random_state import capture_random_state, preserved_random_state
+from csd_nerf.scenes.viewer_panel import EditPanel
+
+STATE_VERSION = 1
+
+
+class EditPipeline(VanillaPipeline):
+    """Vanilla pipeline with the state of the edits in its checkpoints."""
+
+    config: EditPipelineConfig
+    datamanager: EditDataManager
+
+    def __init__(
+        self,
+        config: EditPipelineConfig,
+        device: str | torch.device,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: GradScaler | None = None,
+    ) -> None:
+        super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+        self.method = "csd-edit"
+        self.checkpoint_path = Path("--load-dir")
+        self.loaded_state: dict[str, Any] | None = None
+        self.session: EditSession | None = None
+        if test_mode == "val":  # the mode that nerfstudio trains in
+            self.session = EditSession.begin(config, len(self.datamanager.train_dataset))
+            image_scale = config.settings().resolved().image_guidance_scale
+            assert image_scale is not None
+            self.csd_edit = EditPanel(self.session, image_scale)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What checkpoints keep besides the weights; plain types that `torch.load(weights_only=True)` accepts."""
+        if self.session is None:
+            return self.loaded_state or {}
+        sampler = self.model.proposal_sampler
+        return {
+            "csd_edit": STATE_VERSION,
+            "session": self.session.state(),
+            "sampler": [int(sampler._step), int(sampler._steps_since_update)],
+            "random": capture_random_state(),
+        }
+
+    def set_extra_state(self, state: Any) -> None:
+        """Keep the state for the trainer; a checkpoint of plain nerfacto has none."""
+        self.loaded_state = state if isinstance(state, dict) and "csd_edit" in state else None
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Load weights that must fit, see `fitting_weights`."""
+        state = {key.removeprefix("module."): value for key, value in loaded_state.items()}
+        self.loaded_state = None
+        super().load_pipeline(fitting_weights(self.model, state, self.method, self.checkpoint_path), step)
+
+    def restore_sampler(self, counters: list[int]) -> None:
+        """Set the proposal sampler's counters, which nerfstudio does not keep."""
+        self.model.proposal_sampler._step, self.model.proposal_sampler._steps_since_update = counters
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Let something render or evaluate without changing how training goes on.
+
+        Rendering advances the proposal sampler's update counter, evaluation draws random numbers.
+        """
+        sampler = self.model.proposal_sampler
+        counters, was_training = [sampler._step, sampler._steps_since_update], self.training
+        with preserved_random_state():
+            try:
+                yield
+            finally:
+                self.restore_sampler(counters)
+                self.train(was_training)
+
+    @torch.no_grad()
+    def render_view(self, view: int) -> Float[Tensor, "3 h w"]:
+        """Render a training view as the NeRF sees it now, with the correction of its camera, on the CPU."""
+        with self.undisturbed():
+            self.eval()
+            cameras = self.datamanager.train_dataset.cameras.to(self.device)
+            rays = cameras.generate_rays(camera_indices=view, keep_shape=True)
+            shape = rays.origins.shape
+            rays = rays.flatten()
+            self.model.camera_optimizer.apply_to_raybundle(rays)
+            rays = rays.reshape(shape[:-1])
+            outputs = self.model.get_outputs_for_camera_ray_bundle(rays)
+            return outputs["rgb"].permute(2, 0, 1).clamp(0, 1).float().cpu()

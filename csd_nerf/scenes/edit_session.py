@@ -1,0 +1,140 @@
+"""Where a run stands: the part of its state that is neither weights nor pictures.
+
+A checkpoint keeps it (`state`), and together with the run's `edits` folder it resumes exactly.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction
+from csd_nerf.scenes.edit_schedule import EditSchedule
+
+ORIGINAL = 0
+"""In `edited_in`: the view shows its photo. Rounds count from 1."""
+
+
+@dataclass
+class EditSession:
+    """Progress of a run through its two phases: train the scene on the photos, then edit it (CSD C.3)."""
+
+    schedule: EditSchedule
+    """Which views are edited next, and when."""
+    scene_steps: int
+    """NeRF steps of the scene phase."""
+    flags: Instruction
+    """The instruction as the command line gave it."""
+    instruction: Instruction
+    """The instruction of the next round; the viewer changes it."""
+    phase: Literal["scene", "edit"] = "scene"
+    """What the NeRF is trained on."""
+    scene_done: int = 0
+    """NeRF steps made in the scene phase."""
+    edit_done: int = 0
+    """NeRF steps made in the edit phase."""
+    edited_in: list[int] = field(default_factory=list)
+    """For each training view the round whose picture it shows."""
+    paused: bool = False
+    """Whether rounds are held back."""
+    restore_requested: bool = False
+    """Whether all views should show their photos from the next step on."""
+    nerf_seconds: float = 0.0
+    """Time spent on NeRF steps."""
+    edit_seconds: float = 0.0
+    """Time spent in rounds."""
+
+    @classmethod
+    def begin(cls, config: EditPipelineConfig, views: int) -> "EditSession":
+        """The session of a run from scratch."""
+        return cls(
+            schedule=EditSchedule(views, config.edit_batch_size, config.edit_every, config.seed),
+            scene_steps=config.scene_steps,
+            flags=config.instruction(),
+            instruction=config.instruction(),
+            edited_in=[ORIGINAL] * views,
+        )
+
+    @property
+    def rounds(self) -> int:
+        """Rounds finished."""
+        return self.schedule.rounds
+
+    @property
+    def edited_views(self) -> int:
+        """Views that show an edit."""
+        return sum(number != ORIGINAL for number in self.edited_in)
+
+    def count_step(self, seconds: float) -> None:
+        """Account for one NeRF step."""
+        self.nerf_seconds += seconds
+        if self.phase == "scene":
+            self.scene_done += 1
+        else:
+            self.edit_done += 1
+            self.schedule.steps_since_round += 1
+
+    @property
+    def scene_finished(self) -> bool:
+        """Whether the scene phase should end now; asking for a round ends it early."""
+        return self.phase == "scene" and (self.scene_done >= self.scene_steps or self.schedule.requested)
+
+    def round_due(self, edit_steps: int) -> bool:
+        """Whether a round should run now, if the NeRF has `edit_steps` steps to learn from all rounds."""
+        if self.phase == "scene" or self.edit_done >= edit_steps:
+            return False
+        return self.schedule.requested or (self.schedule.due and not self.paused)
+
+    def finish_round(self, views: list[int], seconds: float) -> None:
+        """Account for a round whose pictures are in the training set."""
+        self.schedule.finish_round()
+        for view in views:
+            self.edited_in[view] = self.schedule.rounds
+        self.edit_seconds += seconds
+
+    def forget_edits(self) -> None:
+        """All views show their photos again; the next round begins a new pass."""
+        self.edited_in = [ORIGINAL] * len(self.edited_in)
+        self.schedule.new_pass()
+        self.restore_requested = False
+
+    def remaining_steps(self, edit_steps: int) -> int:
+        """NeRF steps until the end of the run, the edit phase taking `edit_steps` in all."""
+        scene = max(0, self.scene_steps - self.scene_done) if self.phase == "scene" else 0
+        return scene + max(0, edit_steps - self.edit_done)
+
+    def rounds_left(self, edit_steps: int) -> int:
+        """Rounds until the end of the run, as far as the schedule decides."""
+        left = max(0, edit_steps - self.edit_done)
+        if left == 0:
+            return 0
+        until_next = 0 if self.rounds == 0 else max(0, self.schedule.every - self.schedule.steps_since_round)
+        return max(0, -(-(left - until_next) // self.schedule.every))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {
+            "schedule": self.schedule.state(),
+            "phase": self.phase,
+            "scene_done": self.scene_done,
+            "edit_done": self.edit_done,
+            "edited_in": list(self.edited_in),
+            "flags": self.flags.to_state(),
+            "instruction": self.instruction.to_state(),
+            "paused": self.paused,
+            "nerf_seconds": self.nerf_seconds,
+            "edit_seconds": self.edit_seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from `state()`.
+
+        What the viewer had changed stays, unless the command line now says something else than it did then. Raises
+        `ValueError` if the state belongs to another number of views.
+        """
+        self.schedule.restore(state["schedule"])
+        self.phase = state["phase"]
+        self.scene_done, self.edit_done = int(state["scene_done"]), int(state["edit_done"])
+        self.edited_in = [int(number) for number in state["edited_in"]]
+        self.paused = bool(state["paused"])
+        self.nerf_seconds, self.edit_seconds = float(state["nerf_seconds"]), float(state["edit_seconds"])
+        if Instruction(**state["flags"]) == self.flags:
+            self.instruction = Instruction(**state["instruction"])

@@ -1,0 +1,292 @@
+"""nerfstudio's trainer, in two phases: train the scene on its photos, then on views that are edited in rounds.
+
+A round runs between two NeRF steps, outside of nerfstudio's training lock (so the viewer stays responsive) and outside
+of its timer (so the table's speed and ETA stay those of NeRF steps). `max_num_iterations` are the NeRF steps of the edit
+phase, in all three cases:
+
+- from scratch: `scene_steps` on the photos come first;
+- from a nerfacto checkpoint, or the scene of a run of ours: editing begins at once;
+- from a checkpoint of a run of ours: what is left of both phases.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
+from nerfstudio.utils.external import TCNN_EXISTS
+
+from csd_nerf.distill.editing import check_edit
+from csd_nerf.distill.types import ImagePrior
+from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
+from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint, write_checkpoint
+from csd_nerf.scenes.edit_options import EditPipelineConfig
+from csd_nerf.scenes.edit_pipeline import EditPipeline
+from csd_nerf.scenes.edit_record import EditRecord, view_names
+from csd_nerf.scenes.edit_session import EditSession
+from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.random_state import restore_random_state
+from csd_nerf.scenes.scene_check import check_data, check_writable
+from csd_nerf.scenes.scene_editor import SceneEditor
+from csd_nerf.scenes.terminal import make_room_for_table, say
+from csd_nerf.scenes.run_summary import announce, announce_remaining, summarize
+
+
+@dataclass
+class EditTrainerConfig(TrainerConfig):
+    """A run that trains and edits a scene."""
+
+    _target: type = field(default_factory=lambda: EditTrainer)
+    """Target class to instantiate."""
+    pipeline: EditPipelineConfig = field(default_factory=EditPipelineConfig)
+    """Pipeline configuration."""
+    max_num_iterations: int = 30000
+    """NeRF steps while editing. The steps on the photos (--pipeline.scene-steps) come on top."""
+    deterministic: bool = True
+    """On a CPU, make the same seed give the same scene, bit by bit."""
+    vis: Literal[
+        "viewer", "wandb", "tensorboard", "comet", "viewer+wandb", "viewer+tensorboard", "viewer+comet", "none"
+    ] = "viewer"
+    """Which visualizer to use; with 'none' the command ends when training does."""
+
+    def check(self) -> None:
+        """Raise `SceneError` for whatever can be known to fail before anything is loaded."""
+        if self.prompt and not self.pipeline.prompt:  # nerfstudio's own short form
+            self.pipeline.prompt = self.prompt
+        self.pipeline.check()
+        if self.max_num_iterations < 1:
+            raise SceneError(f"--max-num-iterations {self.max_num_iterations}: give at least 1.")
+        if self.machine.num_devices * self.machine.num_machines > 1:
+            raise SceneError("csd-edit runs on one device: set --machine.num-devices 1 and --machine.num-machines 1.")
+        check_data(self.pipeline.datamanager.data, self.pipeline.datamanager.dataparser)
+        if self.load_dir is not None:
+            find_checkpoint(self.load_dir, self.load_step)
+        if self.machine.device_type == "cuda" and not torch.cuda.is_available():
+            self.machine.device_type = "cpu"
+        if self.pipeline.model.implementation == "tcnn" and not (TCNN_EXISTS and self.machine.device_type == "cuda"):
+            # Said in config.yml, so that a machine that has it can still load the checkpoint.
+            say("The field runs in torch: tinycudann, which is faster, needs CUDA and is not available.")
+            self.pipeline.model.implementation = "torch"
+        check_writable(self.get_base_dir())
+
+    def save_config(self) -> None:
+        """Check and write config.yml: the first thing that `ns-train` does with a configuration."""
+        self.check()
+        super().save_config()
+
+
+class EditTrainer(Trainer):
+    """Trains a scene and edits it."""
+
+    config: EditTrainerConfig
+    pipeline: EditPipeline
+
+    def __init__(
+        self, config: EditTrainerConfig, local_rank: int = 0, world_size: int = 1, prior: ImagePrior | None = None
+    ) -> None:
+        super().__init__(config, local_rank, world_size)
+        self.edit_steps = config.max_num_iterations
+        self.prior = prior
+        self.stop_training = False
+        self._last_step: int | None = None
+        self._saved_step: int | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._mark = time.monotonic()
+
+    @property
+    def session(self) -> EditSession:
+        """State of the run."""
+        assert self.pipeline.session is not None
+        return self.pipeline.session
+
+    @property
+    def scene_dir(self) -> Path:
+        """Where the checkpoint of the scene before its first edit is kept."""
+        return self.base_dir / "scene"
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Load prior, data, model and checkpoint, in this order, so that errors come before work."""
+        self.prior = self._checked_prior()
+        super().setup(test_mode)
+        writer.GLOBAL_BUFFER["max_iter"] = self._start_step + self.config.max_num_iterations
+        self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._summarize))
+        announce(self.config.pipeline, self.session, self.prior, self.edit_steps)
+
+    def train(self) -> None:
+        """Train and edit until both phases are done."""
+        with _deterministic(self.config.deterministic and self.device == "cpu"):
+            super().train()
+
+    def _checked_prior(self) -> ImagePrior:
+        options = self.config.pipeline
+        prior = self.prior
+        try:
+            if prior is None:
+                from csd_nerf.priors import PriorError, load_prior
+
+                try:
+                    prior = load_prior(
+                        options.prior,
+                        device=options.prior_device or self.device,
+                        dtype=options.prior_dtype,
+                        batch_size=options.prior_batch_size,
+                    )
+                except PriorError as error:
+                    raise SceneError(f"--pipeline.prior: {error}") from error
+            check_edit(prior, options.prompt, options.settings())
+        except SceneError:
+            raise
+        except ValueError as error:
+            raise SceneError(f"--pipeline.prior {options.prior}: {error}") from error
+        return prior
+
+    def _load_checkpoint(self) -> None:
+        """Load what --load-dir gives and find out what is left to do."""
+        path = self.config.load_checkpoint
+        if self.config.load_dir is not None:
+            path = find_checkpoint(self.config.load_dir, self.config.load_step)
+        if path is not None:
+            self._resume(path)
+        assert self.prior is not None
+        names = view_names(self.pipeline.datamanager.train_dataset.image_filenames)
+        data = str(self.pipeline.datamanager.get_datapath())
+        record = EditRecord(self.base_dir / "edits", {"data": data, "prior": self.prior.name, "view_names": names})
+        self.editor = SceneEditor(self.pipeline, self.prior, record, self.train_lock)
+        if path is not None:
+            record.resume(path.parent.parent / "edits", self.session.rounds, self._start_step - 1)
+            self.editor.restore_edits()
+        remaining = self.session.remaining_steps(self.edit_steps)
+        if remaining == 0:
+            raise SceneError(
+                f"--load-dir: all {self.edit_steps} edit steps of this run are done: raise --max-num-iterations, or "
+                "start from the run's scene folder."
+            )
+        # A copy: config.yml and whoever gave the configuration keep the total.
+        self.config = replace(self.config, max_num_iterations=remaining)
+
+    def _resume(self, path: Path) -> None:
+        loaded = read_checkpoint(path)
+        self.pipeline.method, self.pipeline.checkpoint_path = str(self.config.method_name), path
+        self.pipeline.load_pipeline(loaded["pipeline"], loaded["step"])
+        self._last_step = int(loaded["step"])
+        self._start_step = self._last_step + 1
+        kept = self.pipeline.loaded_state
+        if kept is None:  # a scene that plain nerfacto trained: optimisers begin anew (CSD C.3)
+            self.session.phase = "edit"
+            say(f"Loaded the scene {path}; editing begins.")
+            return
+        try:
+            self.session.restore(kept["session"])
+        except ValueError as error:
+            raise SceneError(f"--load-dir: checkpoint {path} does not fit --data: {error}.") from error
+        if loaded["optimizers"]:
+            self.optimizers.load_optimizers(loaded["optimizers"])
+            self.optimizers.load_schedulers(loaded["schedulers"])
+            self.grad_scaler.load_state_dict(loaded["scalers"])
+        self.pipeline.csd_edit.show(self.session.instruction)
+        self._loaded = kept
+        say(f"Resumed {path} after round {self.session.rounds}.")
+
+    def _init_viewer_state(self) -> None:
+        """Called once before the first step: go on as the loaded run would have, with a round if one is due."""
+        super()._init_viewer_state()
+        if self._loaded is not None:
+            restore_random_state(self._loaded["random"])
+            self.pipeline.restore_sampler(self._loaded["sampler"])
+            self._loaded = None
+        self._between_steps(self._start_step - 1)
+        self._mark = time.monotonic()
+
+    def _update_viewer_state(self, step: int) -> None:
+        """Called after each step, outside of nerfstudio's lock and timer."""
+        super()._update_viewer_state(step)
+        self._last_step = step
+        self.session.count_step(time.monotonic() - self._mark)
+        self._between_steps(step)
+        self._mark = time.monotonic()
+
+    def _between_steps(self, step: int) -> None:
+        """End the scene phase, restore the originals, run a round: whatever is due."""
+        session = self.session
+        if session.scene_finished:
+            self._begin_edit_phase(step)
+        if session.restore_requested:
+            self.editor.restore_originals(step)
+        if not session.round_due(self.edit_steps):
+            return
+        try:
+            finished = self.editor.run_round(step, lambda: self.stop_training)
+        except SceneError:
+            with suppress(SceneError):  # the disk may be full; the round's error is the one to tell
+                self.save_checkpoint(step)
+            raise
+        if finished:
+            self.save_checkpoint(step)
+            announce_remaining(session, self.edit_steps)
+            make_room_for_table()
+
+    def _begin_edit_phase(self, step: int) -> None:
+        """Re-initialise the optimisers (CSD C.3) and keep the scene as it is before the first edit."""
+        self.session.phase = "edit"
+        self.optimizers = self.setup_optimizers()
+        self.scene_dir.mkdir(parents=True, exist_ok=True)
+        write_checkpoint(self.scene_dir / f"step-{step:09d}.ckpt", self._checkpoint(step, optimizers=False), self.base_dir)
+        say(f"The scene is trained ({self.session.scene_done} steps); editing begins. Start other edits of it with")
+        say(f"  --load-dir {self.scene_dir}")
+        make_room_for_table()
+
+    def eval_iteration(self, step: int) -> None:
+        """Evaluate as nerfstudio does, but without changing the random numbers that training draws."""
+        with self.pipeline.undisturbed():
+            super().eval_iteration(step)
+
+    def save_checkpoint(self, step: int) -> None:
+        """Save a checkpoint that is whole or absent, then drop older ones if so configured.
+
+        nerfstudio calls this at the end with a step that was not made if the run was stopped.
+        """
+        step = step if self._last_step is None else self._last_step
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        if step == self._saved_step and path.exists():
+            return
+        write_checkpoint(path, self._checkpoint(step), self.base_dir)
+        self._saved_step = step
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("step-*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+    def _checkpoint(self, step: int, optimizers: bool = True) -> dict[str, Any]:
+        chosen = self.optimizers if optimizers else None
+        return {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: part.state_dict() for name, part in chosen.optimizers.items()} if chosen else {},
+            "schedulers": {name: part.state_dict() for name, part in chosen.schedulers.items()} if chosen else {},
+            "scalers": self.grad_scaler.state_dict(),
+        }
+
+    def _summarize(self, step: int) -> None:
+        """Called after training, before nerfstudio waits for the viewer to be closed."""
+        summarize(self.session, self.base_dir)
+
+
+@contextmanager
+def _deterministic(wanted: bool) -> Iterator[None]:
+    """Within, sums on the CPU are made in one order; without, threads race in the hash grid's gradient."""
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    if wanted:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and changes nothing here
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+        torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -1,0 +1,129 @@
+"""One round of edits: render, CSD-Edit, record, replace the training views (CSD Section 4.3, C.3)."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from csd_nerf.distill.distiller import NonFiniteError
+from csd_nerf.distill.editing import EditResult, edit_images
+from csd_nerf.distill.types import ImagePrior
+from csd_nerf.scenes.contact_sheet import contact_sheet, to_uint8
+from csd_nerf.scenes.edit_options import with_panel_values
+from csd_nerf.scenes.edit_pipeline import EditPipeline
+from csd_nerf.scenes.edit_record import EditRecord
+from csd_nerf.scenes.edit_session import EditSession
+from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.terminal import RoundProgress, duration, make_room_for_table, say
+
+
+@dataclass
+class SceneEditor:
+    """Runs rounds on a pipeline's training views."""
+
+    pipeline: EditPipeline
+    """Model, views and session."""
+    prior: ImagePrior
+    """Frozen; shared by all rounds."""
+    record: EditRecord
+    """Where edits are kept."""
+    lock: AbstractContextManager[Any]
+    """Held while the NeRF or its training views are touched. The networks run without it, so that the viewer, which
+    needs it for each picture and each click, stays responsive: they do not touch the NeRF."""
+
+    @property
+    def session(self) -> EditSession:
+        """State of the run."""
+        assert self.pipeline.session is not None
+        return self.pipeline.session
+
+    def run_round(self, step: int, should_stop: Callable[[], bool]) -> bool:
+        """Edit the next batch of views together and train on them from now on; False if it was stopped.
+
+        The condition is always the photo; the latents start at the current renders or at the photos. A stopped round
+        leaves no trace and is run again, in the same way, by whoever resumes. Raises `SceneError` when a network
+        returns something that is not finite, or the disk is full: the views then show what they showed before.
+        """
+        started = time.monotonic()
+        session, panel, config = self.session, self.pipeline.csd_edit, self.pipeline.config
+        session.instruction, complaint = with_panel_values(config, panel.read(), session.instruction)
+        number, views = session.rounds + 1, session.schedule.next_batch()
+        label = f"Round {number}, {len(views)} view{'s' if len(views) > 1 else ''}"
+        with RoundProgress(label, panel.say) as progress:
+            with self.lock:
+                renders = [self.pipeline.render_view(view) for view in views]
+            originals = [self.pipeline.datamanager.train_dataset.original(view) for view in views]
+            entry = self._entry(step, views)
+            try:
+                result = edit_images(
+                    self.prior,
+                    originals,
+                    session.instruction.prompt,
+                    negative_prompt=session.instruction.negative_prompt,
+                    settings=config.settings(session.instruction),
+                    generator=session.schedule.round_generator(),
+                    initial=renders if config.edit_init == "render" else None,
+                    on_step=progress.update,
+                    should_stop=should_stop,
+                )
+            except NonFiniteError as error:
+                raise self._failure(number, views, entry, error) from error
+        if not result.complete:
+            panel.say("The round was stopped.")
+            return False
+        seconds = time.monotonic() - started
+        entry |= {"seconds": round(seconds, 2), "network_samples": result.network_samples}
+        pictures = {view: to_uint8(image) for view, image in zip(views, result.images, strict=True)}
+        sheet = contact_sheet(views, originals, renders, result.images)
+        self.record.write_round(number, entry, pictures, sheet)
+        with self.lock:
+            for view, picture in pictures.items():
+                self.pipeline.datamanager.put_view(view, picture)
+            session.finish_round(views, seconds)
+        panel.show_contact_sheet(number, sheet)
+        panel.say(f"{label} took {duration(seconds)}. {complaint}")
+        say(f'{label}: "{session.instruction.prompt}" took {duration(seconds)}; see {self.record.sheet_path(number)}')
+        make_room_for_table()
+        return True
+
+    def restore_originals(self, step: int) -> None:
+        """Train on the photos again. The next round begins a new pass."""
+        with self.lock:
+            for view in range(len(self.session.edited_in)):
+                self.pipeline.datamanager.put_view(view, None)
+            self.session.forget_edits()
+        self.record.add_event({"event": "originals restored", "step": step, "rounds": self.session.rounds})
+        self.pipeline.csd_edit.say("All views show their photos again.")
+
+    def restore_edits(self) -> None:
+        """Put the edits that the session knows back into the training set, from the record."""
+        for view, number in enumerate(self.session.edited_in):
+            if number:
+                self.pipeline.datamanager.put_view(view, self.record.read(number, view))
+
+    def _entry(self, step: int, views: list[int]) -> dict[str, Any]:
+        """What edits.json says about a round before it has run."""
+        session, config = self.session, self.pipeline.config
+        settings = config.settings(session.instruction).resolved()
+        return {
+            "step": step,
+            "pass": session.schedule.passes + (0 if session.schedule.remaining else 1),
+            **session.instruction.to_state(),
+            "edit_init": config.edit_init,
+            "seed": config.seed,
+            "settings": {name: value for name, value in vars(settings).items() if name != "steps"},
+            "edited": views,
+        }
+
+    def _failure(self, number: int, views: list[int], entry: dict[str, Any], error: NonFiniteError) -> SceneError:
+        """Keep what the round had reached on disk, not in the training set, and say what happened."""
+        where, partial = "", error.partial
+        if isinstance(partial, EditResult):
+            pictures = {view: to_uint8(image) for view, image in zip(views, partial.images, strict=True)}
+            folder = self.record.write_partial(number, entry | {"error": str(error)}, pictures)
+            where = f" What it had reached is in {folder}."
+        return SceneError(
+            f"round {number} failed: {error}. It is view {views[error.particle]} of the training set. The views keep "
+            f"what they showed before.{where} Try --pipeline.prior-dtype fp32 or a smaller --pipeline.lr."
+        )

@@ -1,0 +1,1 @@
+"""Procedural 3D scenes with ground-truth edits."""

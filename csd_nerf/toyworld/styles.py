@@ -1,0 +1,127 @@
+"""Picture styles as deterministic functions of pictures (0..1 sRGB, any size).
+
+Lengths in pixels are for a picture of 64 pixels and grow with its height. Nothing is drawn at random: what looks like
+noise (strokes, hatching) is a fixed pattern, so one picture always gives the same styled picture.
+"""
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+
+def luminance(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """Luma of sRGB pictures, 0..1."""
+    return (images * torch.tensor([0.299, 0.587, 0.114], device=images.device)[:, None, None]).sum(1, keepdim=True)
+
+
+def blur(images: Float[Tensor, "n c h w"], sigma: float) -> Float[Tensor, "n c h w"]:
+    """Gaussian blur, sigma in pixels, borders repeated."""
+    reach = max(1, int(math.ceil(2.5 * sigma)))
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=images.device) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, -1)
+    padded = F.pad(images, (reach, reach, reach, reach), mode="replicate")
+    across = F.conv2d(padded, kernel[:, :, None, :], groups=images.shape[1])
+    return F.conv2d(across, kernel[:, :, :, None], groups=images.shape[1])
+
+
+def gradients(images: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n c h w"], Float[Tensor, "n c h w"]]:
+    """Horizontal and vertical central differences, per pixel."""
+    p = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    return (p[:, :, 1:-1, 2:] - p[:, :, 1:-1, :-2]) / 2, (p[:, :, 2:, 1:-1] - p[:, :, :-2, 1:-1]) / 2
+
+
+def pencil_sketch(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Grey lines at edges and diagonal hatching in the shadows, on warm white paper."""
+    unit = images.shape[2] / 64
+    grey = luminance(images)
+    fine = blur(images, 0.45 * unit)
+    gx, gy = gradients(fine)
+    edge = (gx.square() + gy.square()).sum(1, keepdim=True).sqrt() * unit
+    lines = ((edge - 0.045) / 0.24).clamp(0, 1)
+    rows = torch.arange(images.shape[2], device=images.device)[:, None] / unit
+    columns = torch.arange(images.shape[3], device=images.device)[None] / unit
+    first = 0.5 + 0.5 * torch.sin((rows + columns) * (2 * math.pi / 4.0))
+    second = 0.5 + 0.5 * torch.sin((rows - columns) * (2 * math.pi / 4.0))
+    soft = blur(grey, 0.8 * unit)
+    hatch = ((0.60 - soft) / 0.35).clamp(0, 1) * first + ((0.34 - soft) / 0.25).clamp(0, 1) * second
+    tone = 0.93 - 0.17 * (1 - soft) - 0.30 * hatch - 0.66 * lines
+    paper = torch.tensor([1.0, 0.985, 0.955], device=images.device)[:, None, None]
+    return (tone.clamp(0.06, 1) * paper).clamp(0, 1)
+
+
+def oil_painting(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Flat patches (Kuwahara filter), richer colours, and the relief of strokes that follow the shapes."""
+    unit = images.shape[2] / 64
+    flat = _kuwahara(images, max(1, round(2 * unit)))
+    grey = luminance(flat)
+    flat = (grey + 1.45 * (flat - grey)).clamp(0, 1)
+    flat = (flat + 0.22 * (flat - 0.5) * (1 - (2 * flat - 1).abs())).clamp(0, 1)
+    strokes = _stroke_relief(luminance(images), unit)
+    warm = torch.tensor([1.02, 1.0, 0.95], device=images.device)[:, None, None]
+    return (flat * warm * (1 + 0.17 * strokes) + 0.02 * strokes).clamp(0, 1)
+
+
+def _kuwahara(images: Float[Tensor, "n 3 h w"], radius: int) -> Float[Tensor, "n 3 h w"]:
+    """Mean of the least varied of four squares around each pixel, softly chosen."""
+    padded = F.pad(images, (radius,) * 4, mode="replicate")
+    mean = F.avg_pool2d(padded, radius + 1, 1)
+    square = F.avg_pool2d(padded.square(), radius + 1, 1)
+    spread = (square - mean.square()).sum(1, keepdim=True)
+    h, w = images.shape[2:]
+    corners = [(0, 0), (0, radius), (radius, 0), (radius, radius)]
+    means = torch.stack([mean[:, :, y : y + h, x : x + w] for y, x in corners])
+    spreads = torch.stack([spread[:, :, y : y + h, x : x + w] for y, x in corners])
+    weight = torch.softmax(-spreads / (0.1 * spreads.mean(0) + 2e-5), 0)
+    return (weight * means).sum(0)
+
+
+def _stroke_relief(grey: Float[Tensor, "n 1 h w"], unit: float) -> Float[Tensor, "n 1 h w"]:
+    """Fixed noise smeared along the picture's contours, about -1..1."""
+    gx, gy = gradients(blur(grey, 1.0 * unit))
+    xx, yy, xy = (blur(t, 2.2 * unit) for t in (gx * gx, gy * gy, gx * gy))
+    swirl = math.pi * _fixed_noise(grey.shape[2], grey.shape[3], max(2, round(22 * unit)), 3).to(grey)
+    # where the picture is flat the strokes follow a slow swirl of their own
+    xx, xy = xx - 4e-4 * torch.cos(swirl), xy - 2e-4 * torch.sin(swirl)
+    angle = 0.5 * torch.atan2(2 * xy, xx - yy) + math.pi / 2
+    step_x, step_y = torch.cos(angle)[:, 0], torch.sin(angle)[:, 0]
+    seed = (
+        _fixed_noise(grey.shape[2], grey.shape[3], max(1, round(1.5 * unit)), 4).to(grey).expand(len(grey), -1, -1, -1)
+    )
+    h, w = grey.shape[2:]
+    y, x = torch.meshgrid(torch.arange(h, device=grey.device), torch.arange(w, device=grey.device), indexing="ij")
+    total = torch.zeros_like(grey)
+    for reach in (-3, -2, -1, 0, 1, 2, 3):
+        u = (x + reach * unit * step_x + 0.5) / w * 2 - 1
+        v = (y + reach * unit * step_y + 0.5) / h * 2 - 1
+        total = total + F.grid_sample(seed, torch.stack([u, v], -1), align_corners=False, padding_mode="reflection")
+    return (total / 7 * 1.9).clamp(-1, 1)
+
+
+@lru_cache(maxsize=16)
+def _fixed_noise(height: int, width: int, cell: int, seed: int) -> Float[Tensor, "1 1 h w"]:
+    coarse = (math.ceil(height / cell) + 1, math.ceil(width / cell) + 1)
+    values = torch.rand((1, 1, *coarse), generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    grown = F.interpolate(values, scale_factor=float(cell), mode="bicubic", align_corners=False)
+    return grown[:, :, :height, :width]
+
+
+_POP_CHANNELS = (2, 0, 1)
+_POP_LIMITS = ((0.24, 0.66), (0.52, 0.84), (0.30, 0.58))  # a pair per channel, so that greys become colourful too
+
+
+def pop_art(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """Colours swapped around the wheel and printed in three flat tones per channel."""
+    grey = luminance(images)
+    vivid = blur(grey + 1.5 * (images - grey), 0.45 * images.shape[2] / 64)[:, _POP_CHANNELS]
+    limits = torch.tensor(_POP_LIMITS, device=images.device)[:, :, None, None]
+    low = ((vivid - limits[:, 0]) / 0.03 + 0.5).clamp(0, 1)
+    high = ((vivid - limits[:, 1]) / 0.03 + 0.5).clamp(0, 1)
+    return 0.06 + 0.47 * low + 0.47 * high
+
+
+STYLES: dict[str, Callable[[Tensor], Tensor]] = {"sketch": pencil_sketch, "oil": oil_painting, "popart": pop_art}

@@ -1,0 +1,138 @@
+"""`CARD.md`: what the prior was trained on, how, and how good it is, with its pictures."""
+
+import datetime
+import os
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import diffusers
+import torch
+
+from csd_nerf.toyworld.training.data import EditData
+from csd_nerf.toyworld.training.pictures import save_curve
+from csd_nerf.toyworld.training.settings import TrainingSettings
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """What one stage did."""
+
+    steps: int
+    minutes: float
+    rows: list[dict[str, float]]
+    """The log."""
+    parameters: int
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What the card reports besides the settings."""
+
+    autoencoder: StageRecord
+    denoiser: StageRecord
+    latent_statistics: dict[str, float]
+    relative_errors: dict[str, float]
+    """Per kind, see `sampling.relative_errors`."""
+    checked: int
+    """Held-out edits behind `relative_errors`."""
+
+
+def processor() -> str:
+    """The CPU's name as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def machine(device: str) -> str:
+    """Processor and core count, or the GPU's name."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{processor()}, {os.cpu_count()} cores, no GPU"
+
+
+def _facts(settings: TrainingSettings, data: EditData, record: TrainingRecord) -> list[tuple[str, str]]:
+    """The rows of the card's first table."""
+    size = settings.network
+    first, second = record.autoencoder, record.denoiser
+    psnr = f"{first.rows[-1]['psnr']:.1f} dB" if first.rows else "not measured"
+    samples = second.steps * settings.denoiser_batch
+    latents = f"4 x {size.latent_size} x {size.latent_size} (factor {size.factor})"
+    held_out = f"{int(data.held_out.sum())} pictures, {int(data.held_out_pairs.sum())} pairs held out"
+    return [
+        ("pictures", f"{size.image_size} x {size.image_size}; latents {latents}"),
+        ("data", f"{len(data.images)} pictures, {len(data.pairs)} edit pairs; {held_out}"),
+        ("autoencoder", f"{first.parameters / 1e6:.1f} M parameters, {_work(first, settings.autoencoder_batch)}"),
+        ("UNet, text encoder", f"{second.parameters / 1e6:.1f} M parameters, {_work(second, settings.denoiser_batch)}"),
+        ("denoiser's samples", f"{samples} ({samples / len(data.pairs):.0f} times every pair)"),
+        ("machine", machine(settings.device)),
+        ("software", f"torch {torch.__version__}, diffusers {diffusers.__version__}"),
+        ("date", datetime.date.today().isoformat()),
+        ("held-out reconstruction", psnr),
+        ("latents, unscaled", ", ".join(f"{name} {value:.3g}" for name, value in record.latent_statistics.items())),
+    ]
+
+
+def _work(stage: StageRecord, batch: int) -> str:
+    return f"{stage.steps} steps of {batch}, {stage.minutes:.0f} minutes"
+
+
+def write_card(
+    folder: Path, settings: TrainingSettings, data: EditData, record: TrainingRecord, notes: str = ""
+) -> None:
+    """Write `CARD.md` and the loss curves; the sample grid `samples.png` is put there by the caller."""
+    kinds = sorted(set(data.kinds))
+    losses = ["train", "held_out", *kinds]
+    save_curve(folder / "loss.png", record.denoiser.rows, losses, "noise prediction, weighted squared error", True)
+    save_curve(folder / "autoencoder.png", record.autoencoder.rows, ["psnr"], "autoencoder, held-out PSNR (dB)")
+    counts = Counter(data.kinds)
+    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(settings, data, record))
+    table = "\n".join(
+        f"| {kind} | {counts[kind]} | {record.relative_errors[kind]:.3f} |"
+        for kind in kinds
+        if kind in record.relative_errors
+    )
+    drop = settings.dropout
+    text = f"""# Toy prior
+
+A small InstructPix2Pix in diffusers' folder layout, trained from nothing on `csd_nerf.toyworld`: procedural 3D scenes,
+their captions and their true edits. It knows these scenes and little else; it is there so that everything in this
+repository runs and is tested without a GPU and without a hub.
+
+| | |
+|---|---|
+{facts}
+
+Command: `csd prior train`; seed {settings.seed}, size `{settings.size}`. Condition dropped in training:
+{drop.no_text:.0%} no text, {drop.no_image:.0%} no image, {drop.neither:.0%} neither, {drop.caption:.0%} the target's
+caption without image.
+
+## Held-out scenes
+
+Squared pixel error of plain sampling (20 DDIM steps, text guidance 5, image guidance 1.5, {record.checked} held-out
+edits) divided by the error of leaving the source as it is: below 1 is an edit towards the truth. Instructions that
+leave a choice ("give it a hat", "change its colour") have no single truth: another choice counts as an error.
+
+| kind | pairs in the data | relative error |
+|---|---|---|
+{table}
+
+Source, plain sampling, truth:
+
+![held-out edits](samples.png)
+
+## Training
+
+![loss](loss.png)
+
+![autoencoder](autoencoder.png)
+
+## Known weaknesses
+
+{notes or "Not yet described: look at the pictures above."}
+"""
+    (folder / "CARD.md").write_text(text)

@@ -1,0 +1,83 @@
+"""The training material: toy-world pictures with captions, edit pairs with instructions, and crops of real photos."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Int64, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from csd_nerf.toyworld.dataset import load_dataset
+
+
+@dataclass(frozen=True)
+class EditData:
+    """Pictures and the edits between them."""
+
+    images: UInt8[Tensor, "n h w 3"]
+    """Pictures, sources and targets."""
+    captions: list[str]
+    """What each picture shows."""
+    pairs: Int64[Tensor, "p 2"]
+    """Source and target index of each edit."""
+    instructions: list[str]
+    """What turns source into target."""
+    kinds: list[str]
+    """Kind of each edit."""
+    held_out: Bool[Tensor, " n"]
+    """Pictures kept away from training."""
+
+    @property
+    def held_out_pairs(self) -> Bool[Tensor, " p"]:
+        """Edits of held-out pictures."""
+        return self.held_out[self.pairs].any(dim=1)
+
+    @property
+    def texts(self) -> list[str]:
+        """Every distinct caption and instruction, sorted."""
+        return sorted({*self.captions, *self.instructions})
+
+
+def read_edits(folder: Path, held_out: float) -> EditData:
+    """Read a data set and set part of the first shard aside, at most the share `held_out` of all pictures.
+
+    A shard's scenes appear in no other shard, so nothing of a held-out scene is trained on when the whole first shard
+    is set aside (which it is in sets of many shards).
+    """
+    dataset = load_dataset(folder)
+    with np.load(min(Path(folder).glob("*.npz"))) as shard:
+        first = len(shard["images"])
+    mask = torch.zeros(len(dataset.images), dtype=torch.bool)
+    mask[: min(first, max(1, round(held_out * len(mask))))] = True
+    return EditData(
+        images=torch.from_numpy(dataset.images),
+        captions=dataset.captions.tolist(),
+        pairs=torch.from_numpy(dataset.pairs.astype(np.int64)),
+        instructions=dataset.instructions.tolist(),
+        kinds=dataset.kinds.tolist(),
+        held_out=mask,
+    )
+
+
+def read_photos(folder: Path | None, side: int, crops: int = 2, seed: int = 0) -> UInt8[Tensor, "m side side 3"]:
+    """Random square crops of the folder's pictures, first shrunk so that a crop shows a good part of the scene."""
+    files = sorted(folder.iterdir()) if folder is not None else []
+    files = [file for file in files if file.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+    random = np.random.default_rng(seed)
+    parts = []
+    for file in files:
+        picture = Image.open(file)
+        # Lets the JPEG decoder skip resolution that the crop throws away.
+        picture.draft("RGB", (2 * side, 2 * side))
+        picture = picture.convert("RGB")
+        for _ in range(crops):
+            short = int(side * random.uniform(1.0, 1.6))
+            scale = short / min(picture.size)
+            shrunk = ImageOps.scale(picture, scale) if min(picture.size) != short else picture
+            left = int(random.integers(0, shrunk.width - side + 1)) if shrunk.width > side else 0
+            top = int(random.integers(0, shrunk.height - side + 1)) if shrunk.height > side else 0
+            parts.append(np.asarray(shrunk.crop((left, top, left + side, top + side))))
+    stacked = np.stack(parts) if parts else np.zeros((0, side, side, 3), np.uint8)
+    return torch.from_numpy(stacked)

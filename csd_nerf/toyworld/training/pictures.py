@@ -1,0 +1,71 @@
+"""Small pictures for the log and the card: grids of image rows, loss curves."""
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from csd_nerf.toyworld.training.checkpoint import write_atomically
+
+
+def save_grid(
+    path: Path,
+    columns: list[UInt8[Tensor, "n h w 3"]],
+    names: list[str],
+    labels: list[str] | None = None,
+    per_row: int = 1,
+) -> None:
+    """Draw rows of pictures (one column of `columns` beside the next), labels below, `per_row` groups side by side."""
+    count, height, width, _ = columns[0].shape
+    gap, text = 4, 12 if labels else 0
+    group = len(columns) * (width + gap) + gap
+    rows = -(-count // per_row)
+    canvas = Image.new("RGB", (per_row * group, 14 + rows * (height + text + gap)), "white")
+    pen = ImageDraw.Draw(canvas)
+    for index in range(count):
+        left = (index % per_row) * group
+        top = 14 + (index // per_row) * (height + text + gap)
+        for position, column in enumerate(columns):
+            x = left + position * (width + gap)
+            canvas.paste(Image.fromarray(column[index].numpy()), (x, top))
+            if index < per_row:
+                pen.text((x, 1), names[position], fill="black")
+        if labels:
+            pen.text((left, top + height), labels[index][: group // 6], fill="black")
+    save_small(path, canvas)
+
+
+def save_small(path: Path, picture: Image.Image, limit: int = 400_000) -> None:
+    """Write an optimised PNG; one above `limit` bytes is reduced to a palette of 256 colours."""
+    write_atomically(path, lambda temporary: picture.save(temporary, optimize=True))
+    if path.stat().st_size > limit:
+        write_atomically(path, lambda temporary: picture.quantize(256).save(temporary, optimize=True))
+
+
+def save_curve(
+    path: Path, rows: list[dict[str, float]], columns: list[str], title: str, log_scale: bool = False
+) -> None:
+    """Plot columns of a log against minutes of training."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(6, 3.4), dpi=90)
+    for column in columns:
+        points = [(row["minutes"], row[column]) for row in rows if row.get(column) is not None]
+        if points:
+            axis.plot(*np.array(points).T, label=column, linewidth=1.2 if column in ("train", "held_out") else 0.8)
+    if log_scale:
+        axis.set_yscale("log")
+    axis.set_xlabel("minutes")
+    axis.set_title(title)
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize=7, ncol=2)
+    figure.tight_layout()
+    figure.savefig(path)
+    pyplot.close(figure)
+    with Image.open(path) as picture:
+        save_small(path, picture.convert("RGB"), limit=200_000)

@@ -1,0 +1,204 @@
+"""The whole training: data, autoencoder, cached latents, denoiser, export. Every stage resumes where it stopped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler
+from torch import nn
+
+from csd_nerf.toyworld.training import autoencoder as autoencoding
+from csd_nerf.toyworld.training import denoiser as denoising
+from csd_nerf.toyworld.training.autoencoder import encode_moments, latent_statistics, peak_signal_to_noise, reconstruct
+from csd_nerf.toyworld.training.card import StageRecord, TrainingRecord, write_card
+from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
+from csd_nerf.toyworld.training.data import EditData, read_edits, read_photos
+from csd_nerf.toyworld.training.denoiser import Denoiser, LatentPairs, make_evaluation, make_latent_pairs
+from csd_nerf.toyworld.training.export import export_prior
+from csd_nerf.toyworld.training.loop import LoopSettings, TrainingLoop
+from csd_nerf.toyworld.training.networks import (
+    build_autoencoder,
+    build_denoiser,
+    build_scheduler,
+    build_text_encoder,
+)
+from csd_nerf.toyworld.training.pictures import save_grid
+from csd_nerf.toyworld.training.sampling import relative_errors, sample_edits
+from csd_nerf.toyworld.training.settings import TrainingSettings
+from csd_nerf.toyworld.training.tokenizer import load_tokenizer, write_tokenizer
+
+
+def loop_settings(settings: TrainingSettings, name: str, minutes: float, rate: float) -> LoopSettings:
+    """The loop's share of the run's settings."""
+    return LoopSettings(
+        name=name,
+        folder=settings.output,
+        minutes=minutes,
+        rate=rate,
+        checkpoint_minutes=settings.checkpoint_minutes,
+        picture_minutes=settings.picture_minutes,
+        log_every=settings.log_every,
+        seed=settings.seed,
+        resume=settings.resume,
+    )
+
+
+def _finish(loop: TrainingLoop) -> StageRecord:
+    """Leave the averaged weights in the networks, frozen, and record the stage."""
+    with loop.average.applied():
+        averaged = {name: value.detach().clone() for name, value in loop.networks.state_dict().items()}
+    loop.networks.load_state_dict(averaged)
+    loop.networks.eval().requires_grad_(False)
+    return StageRecord(loop.step, loop.budget.used / 60, loop.rows, _count(loop.networks))
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def train_autoencoder(settings: TrainingSettings, data: EditData) -> tuple[AutoencoderKL, StageRecord]:
+    """Stage 1; the returned network has the averaged weights and is frozen."""
+    torch.manual_seed(settings.seed)
+    autoencoder = build_autoencoder(settings.network).to(settings.device)
+    photos = read_photos(settings.photos, settings.network.image_size)
+    checked = data.images[data.held_out]
+    checked = checked[torch.linspace(0, len(checked) - 1, min(64, len(checked))).long()]
+    loop = TrainingLoop(
+        autoencoder, loop_settings(settings, "autoencoder", settings.autoencoder_minutes, settings.autoencoder_rate)
+    )
+
+    def evaluate() -> dict[str, float]:
+        return {"psnr": peak_signal_to_noise(reconstruct(autoencoder, checked), checked)}
+
+    def draw(step: int) -> None:
+        path = settings.output / f"autoencoder_{step:06d}.png"
+        save_grid(path, [checked[:32], reconstruct(autoencoder, checked[:32])], ["picture", "decoded"], per_row=4)
+
+    loop.run(autoencoding.make_loss(autoencoder, data.images[~data.held_out], photos, settings), evaluate, draw)
+    record = _finish(loop)
+    draw(loop.step)
+    return autoencoder, record
+
+
+@dataclass(frozen=True)
+class CheckedEdits:
+    """Held-out edits, a few of every kind, that samples are compared on."""
+
+    rows: list[int]
+    """Indices of the edits."""
+    kinds: list[str]
+    instructions: list[str]
+
+
+def choose_checked(data: EditData, per_kind: int) -> CheckedEdits:
+    """The first held-out edits of every kind."""
+    held_out = data.held_out_pairs.tolist()
+    rows = []
+    for kind in sorted(set(data.kinds)):
+        rows += [i for i, other in enumerate(data.kinds) if other == kind and held_out[i]][:per_kind]
+    return CheckedEdits(rows, [data.kinds[i] for i in rows], [data.instructions[i] for i in rows])
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Samples the checked edits with the networks' present weights."""
+
+    autoencoder: AutoencoderKL
+    denoiser: Denoiser
+    scheduler: DDIMScheduler
+    data: EditData
+    latents: LatentPairs
+
+    def save(self, path: Path, per_kind: int, per_row: int = 3) -> dict[str, float]:
+        """Draw source, sample and truth; return the relative errors per kind."""
+        checked = choose_checked(self.data, per_kind)
+        rows = torch.tensor(checked.rows)
+        sources, truths = (self.data.images[column] for column in self.data.pairs[rows].unbind(1))
+        edited = sample_edits(
+            self.autoencoder,
+            self.denoiser,
+            self.scheduler,
+            sources,
+            tokens=self.latents.instructions[rows],
+            empty=self.latents.empty,
+        )
+        save_grid(path, [sources, edited, truths], ["source", "sampled", "truth"], checked.instructions, per_row)
+        return relative_errors(sources, edited, truths, checked.kinds)
+
+
+def train_denoiser(
+    settings: TrainingSettings, data: EditData, autoencoder: AutoencoderKL, moments: torch.Tensor
+) -> tuple[Sampler, StageRecord]:
+    """Stage 2; the returned sampler's networks have the averaged weights and are frozen."""
+    size = settings.network
+    folder = settings.output / "tokenizer"
+    if not (settings.resume and folder.exists()):
+        write_tokenizer(folder, data.texts, size.text_length)
+    tokenizer = load_tokenizer(folder)
+    torch.manual_seed(settings.seed + 1)
+    text_encoder = build_text_encoder(size, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    denoiser = Denoiser(build_denoiser(size), text_encoder).to(settings.device)
+    scheduler = build_scheduler()
+    latents = make_latent_pairs(data, moments, autoencoder.config.scaling_factor, tokenizer)
+    held_out = data.held_out_pairs
+    loop = TrainingLoop(
+        denoiser, loop_settings(settings, "denoiser", settings.denoiser_minutes, settings.denoiser_rate)
+    )
+    sampler = Sampler(autoencoder, denoiser, build_scheduler(), data, latents)
+    kinds = [kind for kind, out in zip(data.kinds, held_out.tolist(), strict=True) if out]
+    evaluate = make_evaluation(denoiser, latents.subset(held_out), kinds, scheduler, settings)
+
+    def draw(step: int) -> None:
+        errors = sampler.save(settings.output / f"denoiser_{step:06d}.png", per_kind=2)
+        print("relative errors", {kind: round(value, 3) for kind, value in errors.items()}, flush=True)
+        export_prior(settings.output / "export_early", autoencoder, denoiser, folder, scheduler, settings.half_weights)
+
+    loop.run(denoising.make_loss(denoiser, latents.subset(~held_out), scheduler, settings), evaluate, draw)
+    return sampler, _finish(loop)
+
+
+def cached_moments(settings: TrainingSettings, data: EditData, autoencoder: AutoencoderKL) -> torch.Tensor:
+    """Encode all pictures, and set the autoencoder's scaling factor so that scaled latents have unit variance.
+
+    The result is kept in `latents.pt`, with a sum over the weights and the number of pictures to tell whether it fits.
+    """
+    path = settings.output / "latents.pt"
+    fits = {"weights": sum(p.double().sum().item() for p in autoencoder.parameters()), "pictures": len(data.images)}
+    stored = load_checkpoint(path) if settings.resume and path.exists() else {}
+    if {name: stored.get(name) for name in fits} == fits:
+        moments = stored["moments"].float()
+    else:
+        moments = encode_moments(autoencoder, data.images)
+        save_checkpoint(path, {**fits, "moments": moments.half()})
+    statistics = latent_statistics(moments)
+    autoencoder.register_to_config(scaling_factor=1 / statistics["std"])
+    print("latents", {name: round(value, 4) for name, value in statistics.items()}, flush=True)
+    return moments
+
+
+def train_prior(settings: TrainingSettings, notes: str = "") -> Path:
+    """Train (or go on training) the toy prior and export it.
+
+    Args:
+        settings: the run; a run with the same output folder continues.
+        notes: the card's paragraph on known weaknesses.
+
+    Returns:
+        The exported folder, `settings.output / "export"`.
+    """
+    settings.output.mkdir(parents=True, exist_ok=True)
+    data = read_edits(settings.data, settings.held_out)
+    autoencoder, first = train_autoencoder(settings, data)
+    moments = cached_moments(settings, data, autoencoder)
+    sampler, second = train_denoiser(settings, data, autoencoder, moments)
+    folder = settings.output / "export"
+    export_prior(
+        folder, autoencoder, sampler.denoiser, settings.output / "tokenizer", sampler.scheduler, settings.half_weights
+    )
+    errors = sampler.save(folder / "table.png", per_kind=16)
+    (folder / "table.png").unlink()
+    sampler.save(folder / "samples.png", per_kind=3)
+    checked = len(choose_checked(data, 16).rows)
+    record = TrainingRecord(first, second, latent_statistics(moments), errors, checked)
+    write_card(folder, settings, data, record, notes)
+    return folder

@@ -1,0 +1,1 @@
+"""Nerfstudio method specifications, one factory per file; installs as `csd_nerf.method_configs`."""

@@ -1,0 +1,34 @@
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+
+from csd_nerf.priors import LatentDiffusionPrior, load_prior
+from tests.tiny_prior import make_tiny_prior
+
+
+@pytest.fixture(scope="session")
+def edit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny InstructPix2Pix. Read only."""
+    return make_tiny_prior(tmp_path_factory.mktemp("edit"), in_channels=8, factor=4)
+
+
+@pytest.fixture(scope="session")
+def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny text-to-image model. Read only."""
+    return make_tiny_prior(tmp_path_factory.mktemp("text"), in_channels=4, factor=8)
+
+
+@pytest.fixture(scope="session")
+def loaded_priors(edit_folder: Path, text_folder: Path) -> tuple[LatentDiffusionPrior, LatentDiffusionPrior]:
+    return load_prior(edit_folder, device="cpu"), load_prior(text_folder, device="cpu")
+
+
+@pytest.fixture
+def edit_prior(loaded_priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior]) -> LatentDiffusionPrior:
+    return deepcopy(loaded_priors[0])
+
+
+@pytest.fixture
+def text_prior(loaded_priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior]) -> LatentDiffusionPrior:
+    return deepcopy(loaded_priors[1])
