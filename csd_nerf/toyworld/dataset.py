@@ -52,7 +52,7 @@ class DatasetRecipe:
     style_nets: Path | None = None
     """Folder of painting styles; without it no picture is painted."""
 
-    def check(self, shards: int) -> None:
+    def check(self, scenes: int) -> None:
         """Raise ValueError where a folder has not what it should, or training seeds would run into held-out ones."""
         if self.photos is not None and not any(Path(self.photos).glob("*.jpg")):
             raise ValueError(f"no *.jpg in the folder of photos {self.photos}")
@@ -60,6 +60,7 @@ class DatasetRecipe:
             raise ValueError(f"no painting style in {self.style_nets}; known: {', '.join(PAINTINGS)} (.safetensors)")
         if not 0 < self.scenes_per_shard <= SEEDS_PER_SHARD:
             raise ValueError(f"scenes_per_shard must be 1..{SEEDS_PER_SHARD}, got {self.scenes_per_shard}")
+        shards = -(-scenes // self.scenes_per_shard)
         if self.first_seed < HELD_OUT_SEEDS < self.first_seed + shards * SEEDS_PER_SHARD:
             raise ValueError(f"{shards} shards from seed {self.first_seed} reach the held-out seeds ({HELD_OUT_SEEDS})")
 
@@ -183,8 +184,8 @@ def write_dataset(
         ValueError: the recipe cannot be followed, or the folder was begun with another one.
     """
     recipe, folder = recipe or DatasetRecipe(), Path(folder)
+    recipe.check(scenes)
     starts = range(0, scenes, recipe.scenes_per_shard)
-    recipe.check(len(starts))
     folder.mkdir(parents=True, exist_ok=True)
     _remember(recipe, folder / "recipe.json")
     jobs = []

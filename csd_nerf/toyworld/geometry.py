@@ -82,14 +82,15 @@ def turned(axis: Literal["x", "y", "z"], degrees: Number) -> Rotation:
 
 def along(direction: Vector) -> Rotation:
     """Rotation that takes the part's z axis to `direction` (any length but zero)."""
-    length = math.sqrt(sum(d * d for d in direction))
-    z = tuple(d / length for d in direction)
-    helper = (1.0, 0.0, 0.0) if abs(z[0]) < 0.9 else (0.0, 1.0, 0.0)
-    x = _cross(helper, z)
-    norm = math.sqrt(sum(d * d for d in x))
-    x = tuple(d / norm for d in x)
+    z = _unit(direction)
+    x = _unit(_cross((1.0, 0.0, 0.0) if abs(z[0]) < 0.9 else (0.0, 1.0, 0.0), z))
     y = _cross(z, x)
-    return tuple((x[i], y[i], z[i]) for i in range(3))  # type: ignore[return-value]
+    return ((x[0], y[0], z[0]), (x[1], y[1], z[1]), (x[2], y[2], z[2]))
+
+
+def _unit(a: Vector) -> Vector:
+    length = math.sqrt(a[0] * a[0] + a[1] * a[1] + a[2] * a[2])
+    return (a[0] / length, a[1] / length, a[2] / length)
 
 
 def _cross(a: Vector, b: Vector) -> Vector:

@@ -1,7 +1,7 @@
 """What a toy scene is: an object, how it looks, where it stands. Everything follows from one integer seed.
 
 Train and held-out scenes differ twice: their seeds come from disjoint ranges (held out: `HELD_OUT_SEEDS` and up), and
-one combination of object, colour and background in seven never occurs in training, neither as a source nor after an edit.
+one combination of object, colour and background in seven never occurs in training, as a source or after an edit.
 """
 
 from dataclasses import dataclass, replace

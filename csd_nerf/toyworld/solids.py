@@ -45,7 +45,7 @@ def ellipsoid(
     finish: Finish | None = None,
 ) -> Part:
     """An ellipsoid or (one radius) a sphere, without what lies below `cut` in its own frame."""
-    x, y, z = (radii, radii, radii) if isinstance(radii, float) else radii
+    x, y, z = radii if isinstance(radii, tuple) else (radii, radii, radii)
     return Part("ellipsoid", centre, (x, y, z, cut), paint, rotation, **(finish or {}))
 
 

@@ -1,7 +1,7 @@
 """Things (mushroom, house, car, teapot, tree) of the toy world.
 
 Every builder takes `v`, four numbers in -1..1 drawn from the scene's seed, and returns the parts of an object that
-faces +x, stands on z = 0 and is at most about 1.6 units high and 0.95 wide around the z axis, and the place of a hat.
+faces +x, stands on z = 0 and reaches at most about 1.7 units up and 1.2 from the z axis, and the place of a hat.
 """
 
 import math

@@ -59,22 +59,32 @@ def test_learning_rate_depends_on_the_used_share_of_the_budget_only():
 
 def test_a_budget_adds_up_over_resumes():
     times = iter([100.0, 130.0, 0.0, 15.0])
-    first = TimeBudget(60, clock=lambda: next(times))
+    first = TimeBudget(60.0, clock=lambda: next(times))
     assert first.tick() == 0.5 and not first.exhausted
-    second = TimeBudget(60, used=first.used, clock=lambda: next(times))
+    second = TimeBudget(60.0, used=first.used, clock=lambda: next(times))
     assert second.tick() == 0.75
     with pytest.raises(ValueError, match="positive"):
-        TimeBudget(0)
+        TimeBudget(0.0)
+
+
+def test_a_paused_process_uses_no_budget():
+    times = iter([0.0, 1.0, 5000.0])
+    budget = TimeBudget(60.0, clock=lambda: next(times), longest=10.0)
+    budget.tick()
+    budget.tick()
+    assert budget.used == 11.0
 
 
 def test_conditions_are_dropped_at_the_stated_rates():
     dropout = ConditioningDropout(no_text=0.1, no_image=0.2, neither=0.05, caption=0.15)
     count = 20_000
     condition = torch.ones(count, 4, 1, 1)
-    instructions, captions, empty = torch.full((count, 3), 1), torch.full((count, 3), 2), torch.zeros(3, dtype=torch.long)
-    image, tokens = drop_conditions(
-        condition, instructions, captions, empty, dropout, torch.Generator().manual_seed(0)
+    instructions, captions, empty = (
+        torch.full((count, 3), 1),
+        torch.full((count, 3), 2),
+        torch.zeros(3, dtype=torch.long),
     )
+    image, tokens = drop_conditions(condition, instructions, captions, empty, dropout, torch.Generator().manual_seed(0))
     has_image, text = image[:, 0, 0, 0] > 0, tokens[:, 0]
     shares = {
         "full": (has_image & (text == 1), 0.5),

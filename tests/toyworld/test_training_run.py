@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from PIL import Image
 
 from csd_nerf.toyworld.training import TrainingSettings, train_prior
 from csd_nerf.toyworld.training.autoencoder import encode_moments, latent_statistics, to_signed
-from csd_nerf.toyworld.training.data import read_edits, read_photos
+from csd_nerf.toyworld.training.data import prepare_edits, read_edits, read_photos
 from csd_nerf.toyworld.training.denoiser import Denoiser, make_latent_pairs, make_loss
 from csd_nerf.toyworld.training.export import export_prior
 from csd_nerf.toyworld.training.loop import LoopSettings, TrainingLoop
@@ -56,6 +57,7 @@ def data_folder(tmp_path):
             instructions=np.array(["make it red", "let it snow"] * 3 + ["make it red"]),
             kinds=np.array(["recolour", "snow"] * 3 + ["recolour"]),
         )
+    (folder / "DONE").touch()
     return folder
 
 
@@ -70,6 +72,7 @@ def settings(tmp_path, data_folder):
         denoiser_batch=4,
         log_every=1,
         held_out=0.3,
+        autoencoder_rate=1e-3,
     )
 
 
@@ -92,6 +95,25 @@ def test_held_out_pictures_are_of_the_first_shard_and_pairs_point_right(data_fol
     assert data.pairs[:, 0].tolist() == [0] * 7 + [8] * 7
     # The source of every edit of the first shard is held out.
     assert data.held_out_pairs.tolist() == [True] * 7 + [False] * 7
+
+
+def test_pictures_of_another_size_are_refused(settings, monkeypatch):
+    monkeypatch.setitem(SIZES, "cpu", replace(TINY, image_size=64))
+    with pytest.raises(ValueError, match="32 x 32"):
+        prepare_edits(settings)
+
+
+def test_a_missing_data_set_is_made(settings, monkeypatch, tmp_path):
+    asked = []
+
+    def write(folder, scenes, **options):
+        asked.append((folder, scenes, options["size"]))
+        options["progress"](1, 1)
+
+    monkeypatch.setattr("csd_nerf.toyworld.training.data.write_dataset", write)
+    (settings.data / "DONE").unlink()
+    prepare_edits(replace(settings, scenes=7))
+    assert asked == [(settings.data, 7, 32)]
 
 
 def test_photos_are_cropped_to_the_side(tmp_path):
@@ -117,9 +139,11 @@ def test_a_resumed_run_is_an_uninterrupted_run(settings, tmp_path):
         for stop in stops:
             autoencoder, denoiser, tokenizer, moments = make_networks(settings, data, tmp_path)
             pairs = make_latent_pairs(data, moments, autoencoder.config.scaling_factor, tokenizer)
-            loop_settings = LoopSettings("denoiser", folder, minutes=1, rate=1e-2, log_every=2, checkpoint_minutes=0.03)
+            loop_settings = LoopSettings(
+                "denoiser", folder, minutes=1.0, rate=1e-2, log_every=2, checkpoint_minutes=0.03
+            )
             # A clock that counts its own readings: one second per step.
-            loop = TrainingLoop(denoiser, loop_settings, clock=itertools.count().__next__)
+            loop = TrainingLoop(denoiser, loop_settings, clock=itertools.count(0.0).__next__)
             loop.run(make_loss(denoiser, pairs, build_scheduler(), settings), dict, lambda step: None, max_steps=stop)
         return torch.load(folder / "denoiser.pt", weights_only=True)
 
@@ -135,7 +159,7 @@ def test_a_resumed_run_is_an_uninterrupted_run(settings, tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
     layer = torch.nn.Linear(2, 2)
-    loop = TrainingLoop(layer, LoopSettings("broken", tmp_path, minutes=1, rate=1e-2))
+    loop = TrainingLoop(layer, LoopSettings("broken", tmp_path, minutes=1.0, rate=1e-2))
     with pytest.raises(FloatingPointError, match="step 0"):
         loop.run(lambda generator: layer.weight.sum() * float("nan"), dict, lambda step: None)
 
@@ -157,9 +181,7 @@ def test_the_exported_folder_samples_the_same_picture_in_diffusers(settings, tmp
 
     pictures = data.images[:1]
     tokens = torch.tensor(tokenizer(["make it red", ""], padding="max_length", max_length=12)["input_ids"])
-    ours = sample_edits(
-        autoencoder, denoiser, build_scheduler(), pictures, tokens[:1], tokens[1], seed=3, steps=3
-    )
+    ours = sample_edits(autoencoder, denoiser, build_scheduler(), pictures, tokens[:1], tokens[1], seed=3, steps=3)
     theirs = pipeline(
         "make it red",
         image=(to_signed(pictures) + 1) / 2,
