@@ -40,17 +40,25 @@ class Demo:
 
 @dataclass(frozen=True)
 class PriorInfo:
-    """Load a prior and say what it is: kind, picture size, network size, vocabulary."""
+    """Load a prior and say what it is: use, picture size, network size, precision."""
 
     name: Annotated[str, tyro.conf.Positional]
     """'toy', 'instruct-pix2pix', a hub id, or a local folder in diffusers layout."""
 
     def run(self) -> int:
         """Print the facts."""
-        from csd_nerf.priors import describe_prior, load_prior
+        from csd_nerf.priors import load_prior
 
-        for key, value in describe_prior(load_prior(self.name)).items():
-            Console().print(f"[bold]{key}[/bold]  {value}", highlight=False)
+        prior = load_prior(self.name)
+        facts = {
+            "prior": prior.name,
+            "use": "editing (takes a picture and an instruction)" if prior.takes_image else "generation (takes a text)",
+            "pictures": f"{prior.size} x {prior.size} pixels, {prior.factor} pixels per latent pixel",
+            "network": f"{sum(weight.numel() for weight in prior.unet.parameters()) / 1e6:.1f} M parameters",
+            "precision": f"{str(prior.dtype).removeprefix('torch.')} on {prior.device}",
+        }
+        for key, value in facts.items():
+            Console().print(f"[bold]{key:10s}[/bold] {value}", highlight=False)
         return 0
 
 

@@ -114,6 +114,7 @@ class Distillation:
     """Network samples that the step cost, over all particles."""
 
 
+@runtime_checkable
 class ScorePrior(Protocol):
     """A frozen diffusion model. No autograd goes through it."""
 
@@ -167,6 +168,7 @@ class ImagePrior(ScorePrior, Protocol):
         ...
 
 
+@runtime_checkable
 class Guidance(Protocol):
     """Classifier-free guidance."""
 
@@ -175,6 +177,7 @@ class Guidance(Protocol):
         ...
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """A kernel and its repulsion. `gram[j, i] = k(x_j, x_i)`, `repulsion[i] = sum_j grad_{x_j} k(x_j, x_i)`."""
 
@@ -183,6 +186,7 @@ class Kernel(Protocol):
         ...
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """What is subtracted from the score to reduce its variance."""
 
@@ -191,6 +195,7 @@ class Baseline(Protocol):
         ...
 
 
+@runtime_checkable
 class NoiseSource(Protocol):
     """Where the particles' noise comes from: unit normal for each particle, jointly as the source likes."""
 

@@ -9,6 +9,7 @@ eps`, for a sample x and noise eps:
 The conversion runs in float32 on the unrounded x_t; only the network sees its own precision.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -48,7 +49,7 @@ class Components:
             )
 
 
-class LatentDiffusionPrior:
+class LatentDiffusionPrior(ABC):
     """A frozen latent diffusion model, an `ImagePrior`. Subclasses say what the network's input is."""
 
     takes_image = False
@@ -89,9 +90,9 @@ class LatentDiffusionPrior:
             )
             return self._to_noise(output.float(), x_t, t)
 
+    @abstractmethod
     def network_input(self, x_t: Float[Tensor, "n c h w"], condition: Condition) -> Float[Tensor, "n k h w"]:
         """Everything that enters the network as channels."""
-        raise NotImplementedError
 
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         """Latents of pictures in [0, 1] whose sides are multiples of `factor`: the scaled mode of the posterior."""

@@ -94,7 +94,7 @@ def _locate(name: str, *, offline: bool, variant: str | None, allow_pickles: boo
     path = Path(name).expanduser()
     if isinstance(source, Embedded):
         folder = _embedded(name, source)
-    elif source is None and path.is_dir():
+    elif source is None and name.strip() and path.is_dir():
         folder = path
     else:
         repository = source.repository if isinstance(source, Hub) else name

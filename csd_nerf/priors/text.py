@@ -46,8 +46,8 @@ class TextEncoder:
 
     def __call__(self, prompts: Sequence[str]) -> Float[Tensor, "n l d"]:
         """Encodings, float32, one per prompt."""
-        if not prompts:
-            raise ValueError("there is no prompt to encode")
+        if not prompts or isinstance(prompts, str):
+            raise ValueError(f"there is no list of prompts to encode: got {prompts!r}")
         known = {prompt: self._cache[prompt] for prompt in prompts if prompt in self._cache}
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in known]
         for first in range(0, len(new), _PROMPTS_PER_CALL):

@@ -24,11 +24,17 @@ def loaded_priors(edit_folder: Path, text_folder: Path) -> tuple[LatentDiffusion
     return load_prior(edit_folder, device="cpu"), load_prior(text_folder, device="cpu")
 
 
+def fresh(prior: LatentDiffusionPrior) -> LatentDiffusionPrior:
+    """A copy with its own networks, counters and cache; its tokenizer is shared, as it would not survive."""
+    tokenizer = prior.text_encoder.tokenizer
+    return deepcopy(prior, {id(tokenizer): tokenizer})
+
+
 @pytest.fixture
 def edit_prior(loaded_priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior]) -> LatentDiffusionPrior:
-    return deepcopy(loaded_priors[0])
+    return fresh(loaded_priors[0])
 
 
 @pytest.fixture
 def text_prior(loaded_priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior]) -> LatentDiffusionPrior:
-    return deepcopy(loaded_priors[1])
+    return fresh(loaded_priors[1])

@@ -1,6 +1,7 @@
 # pyright: reportPrivateImportUsage=false
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,10 @@ def pictures(n: int = 3, height: int = 24, width: int = 32, seed: int = 0) -> to
     return torch.rand((n, 3, height, width), generator=torch.Generator().manual_seed(seed))
 
 
-def test_latents_are_the_scaled_mode_and_conditions_the_unscaled_one(edit_prior: LatentDiffusionPrior, edit_folder: Path):
-    vae = AutoencoderKL.from_pretrained(edit_folder / "vae")
+def test_latents_are_the_scaled_mode_and_conditions_the_unscaled_one(
+    edit_prior: LatentDiffusionPrior, edit_folder: Path
+):
+    vae: Any = AutoencoderKL.from_pretrained(edit_folder / "vae")
     with torch.no_grad():
         mode = vae.encode(pictures() * 2 - 1).latent_dist.mode()
     torch.testing.assert_close(edit_prior.encode_condition(pictures()), mode, rtol=1e-5, atol=1e-5)
@@ -47,7 +50,7 @@ def test_scaled_sample_follows_its_generator(edit_prior: LatentDiffusionPrior, e
     def draw(seed: int) -> torch.Tensor:
         return edit_prior.encode_condition(pictures(), scaled_sample=torch.Generator().manual_seed(seed))
 
-    vae = AutoencoderKL.from_pretrained(edit_folder / "vae")
+    vae: Any = AutoencoderKL.from_pretrained(edit_folder / "vae")
     with torch.no_grad():
         posterior = vae.encode(pictures() * 2 - 1).latent_dist
     noise = torch.randn(posterior.mean.shape, generator=torch.Generator().manual_seed(7))
@@ -88,7 +91,11 @@ def test_sizes_that_do_not_fit_are_refused(edit_prior: LatentDiffusionPrior):
 
 @pytest.mark.parametrize(
     ("force", "asked", "used"),
-    [(True, torch.float16, torch.float32), (False, torch.float16, torch.float16), (True, torch.bfloat16, torch.bfloat16)],
+    [
+        (True, torch.float16, torch.float32),
+        (False, torch.float16, torch.float16),
+        (True, torch.bfloat16, torch.bfloat16),
+    ],
 )
 def test_force_upcast_protects_half_precision(force: bool, asked: torch.dtype, used: torch.dtype):
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, force_upcast=force)

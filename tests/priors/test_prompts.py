@@ -5,12 +5,17 @@ from csd_nerf.priors import DIRECTIONS, mix_encodings, nearest_view, view_prompt
 
 
 def weights(azimuth: float, elevation: float = 0.0, **options) -> list[float]:
-    return view_weights(torch.tensor([azimuth]), torch.tensor([elevation]), **options)[:, 0].tolist()
+    return view_weights(torch.tensor([float(azimuth)]), torch.tensor([float(elevation)]), **options)[:, 0].tolist()
 
 
 def test_prompts_name_the_view():
     assert DIRECTIONS == ("front", "side", "back", "overhead")
-    assert view_prompts("a fox.") == ("a fox, front view", "a fox, side view", "a fox, back view", "a fox, overhead view")
+    assert view_prompts("a fox.") == (
+        "a fox, front view",
+        "a fox, side view",
+        "a fox, back view",
+        "a fox, overhead view",
+    )
     assert view_prompts("")[2] == "back view"
 
 
@@ -26,19 +31,19 @@ def test_weights_around_the_object(azimuth: float, expected: list[float]):
 def test_weights_are_shares_symmetric_and_periodic():
     azimuth = torch.linspace(-400, 400, 161, dtype=torch.float64)
     elevation = torch.linspace(-90, 90, 161, dtype=torch.float64)
-    shares = view_weights(azimuth, elevation, ramp=30)
+    shares = view_weights(azimuth, elevation, ramp=30.0)
     assert (shares >= 0).all()
     torch.testing.assert_close(shares.sum(dim=0), torch.ones_like(azimuth))
-    torch.testing.assert_close(view_weights(-azimuth, elevation, ramp=30), shares)
-    torch.testing.assert_close(view_weights(azimuth + 360, elevation, ramp=30), shares)
+    torch.testing.assert_close(view_weights(-azimuth, elevation, ramp=30.0), shares)
+    torch.testing.assert_close(view_weights(azimuth + 360, elevation, ramp=30.0), shares)
 
 
 def test_overhead_takes_over():
     assert weights(45, 60) == pytest.approx([0.5, 0.5, 0, 0])
     assert weights(45, 61) == [0, 0, 0, 1]
-    assert weights(0, 60, ramp=20) == pytest.approx([0.5, 0, 0, 0.5])
-    assert weights(0, 75, ramp=20) == [0, 0, 0, 1]
-    assert weights(0, 30, overhead=20) == [0, 0, 0, 1]
+    assert weights(0, 60, ramp=20.0) == pytest.approx([0.5, 0, 0, 0.5])
+    assert weights(0, 75, ramp=20.0) == [0, 0, 0, 1]
+    assert weights(0, 30, overhead=20.0) == [0, 0, 0, 1]
 
 
 def test_nearest_view_and_blended_encodings():
@@ -53,6 +58,6 @@ def test_nearest_view_and_blended_encodings():
 
 def test_bad_values_are_refused():
     with pytest.raises(ValueError, match="ramp=-1"):
-        weights(0, 0, ramp=-1)
+        weights(0, 0, ramp=-1.0)
     with pytest.raises(ValueError, match="-90 to 90"):
         weights(0, 100)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from safetensors.torch import load_file, save_file
 
 from csd_nerf.distill import Condition, ImagePrior
@@ -161,8 +162,9 @@ def serve(monkeypatch: pytest.MonkeyPatch, source: Path, target: Path, extra: tu
 
 
 def test_only_what_is_needed_is_downloaded(tmp_path: Path, edit_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    unneeded = ("README.md", "instruct-pix2pix.ckpt", "safety_checker/model.safetensors", "unet/diffusion_pytorch_model.bin",
-                "unet/diffusion_pytorch_model.fp16.safetensors", "text_encoder/pytorch_model.bin")  # fmt: skip
+    unneeded = ("README.md", "instruct-pix2pix.ckpt", "safety_checker/model.safetensors",
+                "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors",
+                "text_encoder/pytorch_model.bin")  # fmt: skip
     asked = serve(monkeypatch, edit_folder, tmp_path, unneeded)
     load_prior(REPOSITORY, device="cpu", offline=False)
     assert not [name for name in asked[0] if name.endswith((".safetensors", ".bin"))]
@@ -224,7 +226,9 @@ def test_split_weights_and_variants(copied: Path, edit_prior):
 
     unet = copied / "unet/diffusion_pytorch_model.safetensors"
     unet.rename(unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(PriorLayoutError, match=re.escape("(there is diffusion_pytorch_model.fp16.safetensors: give its")):
+    with pytest.raises(
+        PriorLayoutError, match=re.escape("(there is diffusion_pytorch_model.fp16.safetensors: give its")
+    ):
         load_prior(copied)
     torch.testing.assert_close(answers(load_prior(copied, device="cpu", variant="fp16")), answers(edit_prior))
 
@@ -290,7 +294,7 @@ def test_damaged_json_names_its_file(copied: Path):
 
 
 def test_bad_device_and_precision_are_refused(edit_folder: Path):
-    with pytest.raises(ValueError, match="'fp8' is unknown: choose auto, fp32, fp16, bf16"):
+    with pytest.raises((ValueError, TypeCheckError), match="fp8"):
         load_prior(edit_folder, dtype="fp8")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="device 'gpu' is unknown"):
         load_prior(edit_folder, device="gpu")

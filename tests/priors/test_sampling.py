@@ -1,6 +1,7 @@
 # pyright: reportPrivateImportUsage=false
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,14 +11,14 @@ from csd_nerf.distill import (
     Condition,
     Estimate,
     ImageTextGuidance,
-    IndependentNoise,
     NoiseSchedule,
+    NoiseSource,
     Query,
     SharedNoise,
     Target,
 )
 from csd_nerf.priors import GaussianPrior, LatentDiffusionPrior, MixturePrior, sample
-from csd_nerf.priors.sampling import ddim_timesteps
+from csd_nerf.priors.sampling import INDEPENDENT, ddim_timesteps
 
 SCHEDULE = NoiseSchedule.scaled_linear()
 
@@ -41,7 +42,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 def test_it_is_diffusers_instruct_pix2pix_pipeline(edit_folder: Path, edit_prior: LatentDiffusionPrior):
     images = torch.rand(2, 3, 24, 32, generator=seeded(3))
     prompts = ["make it red", "give it a hat"]
-    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(edit_folder)
+    pipeline: Any = StableDiffusionInstructPix2PixPipeline.from_pretrained(edit_folder)
     pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     first = torch.randn(2, 4, 6, 8, generator=seeded())
@@ -126,7 +127,7 @@ def test_start_and_strength_keep_what_is_there():
 def test_one_seed_one_result_and_shared_noise_one_sample():
     prior = GaussianPrior(torch.zeros(1, 2, 2, dtype=torch.float64), 1.0, SCHEDULE)
 
-    def run(seed: int, noise=IndependentNoise()) -> torch.Tensor:  # noqa: B008
+    def run(seed: int, noise: NoiseSource = INDEPENDENT) -> torch.Tensor:
         return sample(prior, Unguided(), empty_target(3), 5, seeded(seed), shape=(1, 2, 2), noise=noise)
 
     torch.testing.assert_close(run(1), run(1), rtol=0, atol=0)
