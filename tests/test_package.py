@@ -92,7 +92,9 @@ def test_wheel(tmp_path: Path):
     assert not any("__pycache__" in name for name in names)
     assert "csd-edit-lite" in (information / "entry_points.txt").read_text()
     assert (information / "licenses" / "LICENSE").is_file()
-    script = "import csd_nerf.method_configs, csd_nerf.data as d, importlib.resources as r; print(r.files(d), d.__file__)"
+    script = (
+        "import csd_nerf.method_configs, csd_nerf.data as d, importlib.resources as r; print(r.files(d), d.__file__)"
+    )
     environment = {"PYTHONPATH": str(tmp_path / "site"), "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -36,9 +36,9 @@ _NOISES = {"shared": SharedNoise(), "independent": IndependentNoise()}
 class EditResult:
     """Edited pictures."""
 
-    images: list[Float[Tensor, "3 H W"]]
+    images: list[Float[Tensor, "3 _H _W"]]
     """In [0, 1], float32 on the CPU, each of its source's size, in the sources' order."""
-    latents: list[Float[Tensor, "c h w"]]
+    latents: list[Float[Tensor, "c _h _w"]]
     """Their latents at the prior's size, on the CPU."""
     network_samples: int
     """Network samples spent on all of them."""

@@ -38,13 +38,13 @@ def find_checkpoint(load_dir: Path, load_step: int | None = None) -> Path:
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read a nerfstudio checkpoint, allowing tensors and plain values only."""
-    if not path.is_file():
-        raise SceneError(f"checkpoint {path} does not exist: correct --load-checkpoint.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 - zip, pickle and torch each have their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SceneError(f"checkpoint {path} cannot be read ({reason}): choose another one with --load-step.") from error
+        raise SceneError(
+            f"checkpoint {path} cannot be read ({reason}): choose another one with --load-step."
+        ) from error
     if not isinstance(state, dict) or not {"step", "pipeline"} <= state.keys():
         raise SceneError(f"{path} is no nerfstudio checkpoint: give --load-dir the nerfstudio_models folder of a run.")
     return state
@@ -125,5 +125,7 @@ def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> str |
     shapes = [key for key in shared if found[key].shape != wanted[key].shape]
     names = sorted(wanted.keys() ^ found.keys())
     if shapes or names:
-        return f"{len(shapes)} weights of another size, {len(names)} missing or superfluous, such as {(shapes + names)[0]}"
+        return (
+            f"{len(shapes)} weights of another size, {len(names)} missing or superfluous, such as {(shapes + names)[0]}"
+        )
     return None

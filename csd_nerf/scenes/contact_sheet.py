@@ -26,7 +26,8 @@ def contact_sheet(
 ) -> UInt8[Tensor, "H W 3"]:
     """Lay the views of a round out in blocks of three thumbnails, `thumbnail` pixels high, under a line of headings."""
     rows = [
-        [_thumbnail(picture, thumbnail) for picture in triple] for triple in zip(originals, renders, edited, strict=True)
+        [_thumbnail(picture, thumbnail) for picture in triple]
+        for triple in zip(originals, renders, edited, strict=True)
     ]
     cell = max(image.width for row in rows for image in row)
     blocks = 2 if len(rows) > 4 else 1

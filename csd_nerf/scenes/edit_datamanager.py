@@ -1,7 +1,6 @@
 """nerfstudio's pixel-sampling data manager on pictures that can be replaced while training goes on."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 from jaxtyping import UInt8
@@ -10,7 +9,7 @@ from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, Va
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from torch import Tensor
 
-from csd_nerf.scenes.scene_dataset import SceneDataset, readable
+from csd_nerf.scenes.scene_dataset import SceneDataset
 
 
 @dataclass
@@ -34,19 +33,6 @@ class EditDataManager(VanillaDataManager[SceneDataset]):
     config: EditDataManagerConfig
     train_dataset: SceneDataset
     eval_dataset: SceneDataset
-
-    def __init__(
-        self,
-        config: EditDataManagerConfig,
-        device: torch.device | str = "cpu",
-        test_mode: Literal["test", "val", "inference"] = "val",
-        world_size: int = 1,
-        local_rank: int = 0,
-        **kwargs: object,
-    ) -> None:
-        # The data parser opens the first picture to choose a downscale factor.
-        with readable(f"in {config.data or config.dataparser.data}"):
-            super().__init__(config, device, test_mode, world_size, local_rank, **kwargs)
 
     def create_train_dataset(self) -> SceneDataset:
         """Training pictures."""

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from nerfstudio.data.datamanagers.base_datamanager import DataManagerConfig
-from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
@@ -45,9 +43,9 @@ class EditPipelineConfig(VanillaPipelineConfig):
 
     _target: type = field(default_factory=_edit_pipeline)
     """Target class to instantiate."""
-    datamanager: DataManagerConfig = field(default_factory=EditDataManagerConfig)
+    datamanager: EditDataManagerConfig = field(default_factory=EditDataManagerConfig)
     """The scene's pictures and cameras."""
-    model: ModelConfig = field(default_factory=NerfactoModelConfig)
+    model: NerfactoModelConfig = field(default_factory=NerfactoModelConfig)
     """The radiance field."""
     prompt: str = ""
     """What to change, such as "make it snow". The viewer can change it between rounds."""
@@ -128,7 +126,9 @@ class EditPipelineConfig(VanillaPipelineConfig):
     def check(self) -> None:
         """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""
         if not self.prompt.strip():
-            raise SceneError('--pipeline.prompt is empty: say what to change, such as --pipeline.prompt "make it snow".')
+            raise SceneError(
+                '--pipeline.prompt is empty: say what to change, such as --pipeline.prompt "make it snow".'
+            )
         try:
             self.settings().validate()
         except ValueError as error:
@@ -142,7 +142,9 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(f"--pipeline.seed {self.seed}: give 0 or more.")
 
 
-def with_panel_values(config: EditPipelineConfig, wanted: Instruction, previous: Instruction) -> tuple[Instruction, str]:
+def with_panel_values(
+    config: EditPipelineConfig, wanted: Instruction, previous: Instruction
+) -> tuple[Instruction, str]:
     """The instruction of the next round from what the viewer's panel says, and a complaint if that cannot work.
 
     A mistake in a text field must not end a run of hours: `previous` is then kept.

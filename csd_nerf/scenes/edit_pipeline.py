@@ -55,11 +55,10 @@ class EditPipeline(VanillaPipeline):
         """What checkpoints keep besides the weights; plain types that `torch.load(weights_only=True)` accepts."""
         if self.session is None:
             return self.loaded_state or {}
-        sampler = self.model.proposal_sampler
         return {
             "csd_edit": STATE_VERSION,
             "session": self.session.state(),
-            "sampler": [int(sampler._step), int(sampler._steps_since_update)],
+            "sampler": self.sampler_state(),
             "random": capture_random_state(),
         }
 
@@ -73,9 +72,15 @@ class EditPipeline(VanillaPipeline):
         self.loaded_state = None
         super().load_pipeline(fitting_weights(self.model, state, self.method, self.checkpoint_path), step)
 
-    def restore_sampler(self, counters: list[int]) -> None:
-        """Set the proposal sampler's counters, which nerfstudio does not keep."""
-        self.model.proposal_sampler._step, self.model.proposal_sampler._steps_since_update = counters
+    def sampler_state(self) -> list[float]:
+        """The proposal sampler's step, steps since its last update, and annealing: nerfstudio keeps none of them."""
+        sampler = self.model.proposal_sampler
+        return [float(sampler._step), float(sampler._steps_since_update), float(sampler._anneal)]
+
+    def restore_sampler(self, state: list[float]) -> None:
+        """Set the proposal sampler to `sampler_state()`."""
+        sampler = self.model.proposal_sampler
+        sampler._step, sampler._steps_since_update, sampler._anneal = int(state[0]), int(state[1]), state[2]
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
@@ -83,13 +88,12 @@ class EditPipeline(VanillaPipeline):
 
         Rendering advances the proposal sampler's update counter, evaluation draws random numbers.
         """
-        sampler = self.model.proposal_sampler
-        counters, was_training = [sampler._step, sampler._steps_since_update], self.training
+        sampler, was_training = self.sampler_state(), self.training
         with preserved_random_state():
             try:
                 yield
             finally:
-                self.restore_sampler(counters)
+                self.restore_sampler(sampler)
                 self.train(was_training)
 
     @torch.no_grad()

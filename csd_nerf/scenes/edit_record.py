@@ -56,7 +56,10 @@ class EditRecord:
             write_picture(paths[view], picture)
         write_picture(self.sheet_path(number), sheet)
         files = {str(view): str(path.relative_to(self.folder)) for view, path in paths.items()}
-        self.rounds = [*(old for old in self.rounds if old["round"] < number), {"round": number, **entry, "views": files}]
+        self.rounds = [
+            *(old for old in self.rounds if old["round"] < number),
+            {"round": number, **entry, "views": files},
+        ]
         self._write_index()
 
     def write_partial(

@@ -1,8 +1,8 @@
 """nerfstudio's trainer, in two phases: train the scene on its photos, then on views that are edited in rounds.
 
 A round runs between two NeRF steps, outside of nerfstudio's training lock (so the viewer stays responsive) and outside
-of its timer (so the table's speed and ETA stay those of NeRF steps). `max_num_iterations` are the NeRF steps of the edit
-phase, in all three cases:
+of its timer (so the table's speed and ETA stay those of NeRF steps). `max_num_iterations` are the NeRF steps of the
+edit phase, in all three cases:
 
 - from scratch: `scene_steps` on the photos come first;
 - from a nerfacto checkpoint, or the scene of a run of ours: editing begins at once;
@@ -32,10 +32,10 @@ from csd_nerf.scenes.edit_record import EditRecord, view_names
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.random_state import restore_random_state
+from csd_nerf.scenes.run_summary import announce, announce_remaining, summarize
 from csd_nerf.scenes.scene_check import check_data, check_writable
 from csd_nerf.scenes.scene_editor import SceneEditor
 from csd_nerf.scenes.terminal import make_room_for_table, say
-from csd_nerf.scenes.run_summary import announce, announce_remaining, summarize
 
 
 @dataclass
@@ -46,6 +46,8 @@ class EditTrainerConfig(TrainerConfig):
     """Target class to instantiate."""
     pipeline: EditPipelineConfig = field(default_factory=EditPipelineConfig)
     """Pipeline configuration."""
+    prompt: str | None = None
+    """Short form of --pipeline.prompt."""
     max_num_iterations: int = 30000
     """NeRF steps while editing. The steps on the photos (--pipeline.scene-steps) come on top."""
     deterministic: bool = True
@@ -57,8 +59,7 @@ class EditTrainerConfig(TrainerConfig):
 
     def check(self) -> None:
         """Raise `SceneError` for whatever can be known to fail before anything is loaded."""
-        if self.prompt and not self.pipeline.prompt:  # nerfstudio's own short form
-            self.pipeline.prompt = self.prompt
+        self.pipeline.prompt = self.pipeline.prompt or self.prompt or ""
         self.pipeline.check()
         if self.max_num_iterations < 1:
             raise SceneError(f"--max-num-iterations {self.max_num_iterations}: give at least 1.")
@@ -67,6 +68,8 @@ class EditTrainerConfig(TrainerConfig):
         check_data(self.pipeline.datamanager.data, self.pipeline.datamanager.dataparser)
         if self.load_dir is not None:
             find_checkpoint(self.load_dir, self.load_step)
+        elif self.load_checkpoint is not None and not self.load_checkpoint.is_file():
+            raise SceneError(f"--load-checkpoint {self.load_checkpoint} does not exist: give a step-*.ckpt file.")
         if self.machine.device_type == "cuda" and not torch.cuda.is_available():
             self.machine.device_type = "cpu"
         if self.pipeline.model.implementation == "tcnn" and not (TCNN_EXISTS and self.machine.device_type == "cuda"):
@@ -116,7 +119,7 @@ class EditTrainer(Trainer):
         super().setup(test_mode)
         writer.GLOBAL_BUFFER["max_iter"] = self._start_step + self.config.max_num_iterations
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._summarize))
-        announce(self.config.pipeline, self.session, self.prior, self.edit_steps)
+        announce(str(self.config.method_name), self.config.pipeline, self.session, self.prior, self.edit_steps)
 
     def train(self) -> None:
         """Train and edit until both phases are done."""
@@ -124,25 +127,19 @@ class EditTrainer(Trainer):
             super().train()
 
     def _checked_prior(self) -> ImagePrior:
-        options = self.config.pipeline
-        prior = self.prior
-        try:
-            if prior is None:
-                from csd_nerf.priors import PriorError, load_prior
+        """The prior, loaded if it was not given, after checking that it can do what the flags ask for."""
+        from csd_nerf.priors import PriorError, load_prior
 
-                try:
-                    prior = load_prior(
-                        options.prior,
-                        device=options.prior_device or self.device,
-                        dtype=options.prior_dtype,
-                        batch_size=options.prior_batch_size,
-                    )
-                except PriorError as error:
-                    raise SceneError(f"--pipeline.prior: {error}") from error
+        options = self.config.pipeline
+        try:
+            prior = self.prior or load_prior(
+                options.prior,
+                device=options.prior_device or self.device,
+                dtype=options.prior_dtype,
+                batch_size=options.prior_batch_size,
+            )
             check_edit(prior, options.prompt, options.settings())
-        except SceneError:
-            raise
-        except ValueError as error:
+        except (PriorError, ValueError) as error:
             raise SceneError(f"--pipeline.prior {options.prior}: {error}") from error
         return prior
 
@@ -185,10 +182,11 @@ class EditTrainer(Trainer):
             self.session.restore(kept["session"])
         except ValueError as error:
             raise SceneError(f"--load-dir: checkpoint {path} does not fit --data: {error}.") from error
-        if loaded["optimizers"]:
+        if loaded["optimizers"]:  # the checkpoint of a scene before its first edit has none: they begin anew
             self.optimizers.load_optimizers(loaded["optimizers"])
-            self.optimizers.load_schedulers(loaded["schedulers"])
-            self.grad_scaler.load_state_dict(loaded["scalers"])
+            if self.config.load_scheduler:
+                self.optimizers.load_schedulers(loaded["schedulers"])
+        self.grad_scaler.load_state_dict(loaded["scalers"])
         self.pipeline.csd_edit.show(self.session.instruction)
         self._loaded = kept
         say(f"Resumed {path} after round {self.session.rounds}.")
@@ -236,7 +234,9 @@ class EditTrainer(Trainer):
         self.session.phase = "edit"
         self.optimizers = self.setup_optimizers()
         self.scene_dir.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(self.scene_dir / f"step-{step:09d}.ckpt", self._checkpoint(step, optimizers=False), self.base_dir)
+        write_checkpoint(
+            self.scene_dir / f"step-{step:09d}.ckpt", self._checkpoint(step, optimizers=False), self.base_dir
+        )
         say(f"The scene is trained ({self.session.scene_done} steps); editing begins. Start other edits of it with")
         say(f"  --load-dir {self.scene_dir}")
         make_room_for_table()

@@ -85,11 +85,18 @@ def render_views(
         width=camera.width,
         height=camera.height,
         camera_type=CameraType.PERSPECTIVE,
-    ).to(pipeline.device)
+    )
+    return render_cameras(pipeline, cameras)
+
+
+def render_cameras(pipeline: EditPipeline, cameras: Cameras) -> RenderedViews:
+    """Render nerfstudio cameras of one size, in the world that the data parser made."""
+    cameras = cameras.to(pipeline.device)
+    scale = float(pipeline.datamanager.train_dataparser_outputs.dataparser_scale)
     images, depths = [], []
     with pipeline.undisturbed():
         pipeline.eval()
-        for index in range(len(poses)):
+        for index in range(len(cameras.camera_to_worlds)):
             rendered = pipeline.model.get_outputs_for_camera(cameras[index : index + 1])
             images.append(rendered["rgb"].permute(2, 0, 1).clamp(0, 1).float().cpu())
             depths.append(rendered["depth"][..., 0].float().cpu() / scale)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.panel import Panel
 
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.edit_options import EditPipelineConfig
@@ -11,15 +10,15 @@ from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.terminal import duration, say
 
 
-def announce(config: EditPipelineConfig, session: EditSession, prior: ImagePrior, edit_steps: int) -> None:
+def announce(method: str, config: EditPipelineConfig, session: EditSession, prior: ImagePrior, edit_steps: int) -> None:
     """Say what is going to happen."""
     schedule = session.schedule
-    say(f'csd-edit: "{session.instruction.prompt}" with prior {prior.name} ({prior.size} pixels) on {prior.device}')
-    if config.datamanager.view_size is not None:
+    if method == "csd-edit-lite":
         say(
-            f"csd-edit-lite: made for machines without a GPU: a small field, views of at most "
-            f"{config.datamanager.view_size} pixels on their shorter side, prior '{config.prior}'."
+            "csd-edit-lite is made for machines without a GPU: a small field, views of at most "
+            f"{config.datamanager.view_size} pixels on their shorter side, prior {prior.name}."
         )
+    say(f'"{session.instruction.prompt}" with prior {prior.name} ({prior.size} pixels) on {prior.device}')
     if schedule.views < schedule.batch_size:
         some = "its single view" if schedule.views == 1 else f"all {schedule.views}"
         say(f"The scene has fewer training views than --pipeline.edit-batch-size {schedule.batch_size}: using {some}.")
@@ -38,22 +37,22 @@ def announce_remaining(session: EditSession, edit_steps: int) -> None:
         return
     step_seconds, round_seconds = session.nerf_seconds / made, session.edit_seconds / session.rounds
     total = duration(steps * step_seconds + rounds * round_seconds)
-    say(f"About {total} left: {steps} NeRF steps of {step_seconds:.2g} s, {rounds} round(s) of {duration(round_seconds)}.")
+    each = duration(round_seconds)
+    say(f"About {total} left: {steps} NeRF steps of {step_seconds:.2g} s, {rounds} round(s) of {each}.")
 
 
 def summarize(session: EditSession, run: Path) -> None:
-    """Say what was done and how to look at it."""
+    """Say what was done and how to look at it; the commands stand alone on their lines, to be copied."""
     config = run / "config.yml"
-    lines = [
-        f"{session.rounds} round(s) of edits, {session.edited_views} of {len(session.edited_in)} views edited",
-        f"NeRF {duration(session.nerf_seconds)} ({session.scene_done} steps on the photos, {session.edit_done} on edits), "
-        f"edits {duration(session.edit_seconds)}",
-        "",
-        f"edited views  {run / 'edits'}",
-        f"look          ns-viewer --load-config {config}",
-        f"render        ns-render interpolate --load-config {config} --output-path {run / 'render.mp4'}",
-        f"circle        ns-render spiral --load-config {config} --output-path {run / 'spiral.mp4'}",
-    ]
+    CONSOLE.rule("csd-edit")
+    say(f"{session.rounds} round(s) of edits; {session.edited_views} of {len(session.edited_in)} views show an edit")
+    steps = f"{session.scene_done} steps on the photos, {session.edit_done} on edits"
+    say(f"NeRF {duration(session.nerf_seconds)} ({steps}), edits {duration(session.edit_seconds)}")
+    say(f"The edited views are in {run / 'edits'}")
     if (run / "scene").is_dir():
-        lines.append(f"edit anew     --load-dir {run / 'scene'}")
-    CONSOLE.print(Panel("\n".join(lines), title="csd-edit", expand=False), highlight=False, soft_wrap=True)
+        say(f"Other edits of this scene begin with --load-dir {run / 'scene'}")
+    say("Look at it, render a path between the views, render a spiral:")
+    say(f"  ns-viewer --load-config {config}")
+    say(f"  ns-render interpolate --load-config {config} --output-path {run / 'render.mp4'}")
+    say(f"  ns-render spiral --load-config {config} --output-path {run / 'spiral.mp4'}")
+    CONSOLE.rule()

@@ -7,8 +7,10 @@ from typing import Any
 
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from PIL import Image
 
 from csd_nerf.scenes.errors import SceneError, writing_to
+from csd_nerf.scenes.scene_dataset import readable
 from csd_nerf.scenes.terminal import say
 
 
@@ -41,7 +43,7 @@ def check_writable(folder: Path) -> None:
 
 
 def _frames(data: Path) -> list[dict[str, Any]]:
-    """Frames of a transforms.json whose pictures all exist."""
+    """Frames of a transforms.json whose pictures all exist and are pictures."""
     path = data if data.suffix == ".json" else data / "transforms.json"
     if not path.is_file():
         raise SceneError(
@@ -56,6 +58,7 @@ def _frames(data: Path) -> list[dict[str, Any]]:
     if not frames:
         raise SceneError(f"{path} lists no frames: make it anew with ns-process-data.")
     for file in files:
-        if not file.is_file() and not any(path.parent.glob(f"images_*/{file.name}")):
-            raise SceneError(f"image file {file} is missing: put it back or take it out of transforms.json.")
+        if file.is_file() or not any(path.parent.glob(f"images_*/{file.name}")):
+            with readable(file), Image.open(file):  # reads the header only
+                pass
     return frames

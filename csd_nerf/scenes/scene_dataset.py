@@ -18,13 +18,12 @@ from csd_nerf.scenes.errors import SceneError
 
 
 @contextmanager
-def readable(path: Path | str) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turn what PIL raises for a missing or broken picture into a `SceneError` that names the file."""
     try:
         yield
     except FileNotFoundError as error:
-        missing = error.filename or path
-        raise SceneError(f"image file {missing} is missing: put it back or take it out of transforms.json.") from error
+        raise SceneError(f"image file {path} is missing: put it back or take it out of transforms.json.") from error
     except (OSError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise SceneError(
             f"image file {path} cannot be read ({error}): replace it or take it out of transforms.json."

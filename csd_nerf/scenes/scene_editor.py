@@ -15,7 +15,7 @@ from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
-from csd_nerf.scenes.terminal import RoundProgress, duration, make_room_for_table, say
+from csd_nerf.scenes.terminal import RoundProgress, duration, say
 
 
 @dataclass
@@ -84,7 +84,6 @@ class SceneEditor:
         panel.show_contact_sheet(number, sheet)
         panel.say(f"{label} took {duration(seconds)}. {complaint}")
         say(f'{label}: "{session.instruction.prompt}" took {duration(seconds)}; see {self.record.sheet_path(number)}')
-        make_room_for_table()
         return True
 
     def restore_originals(self, step: int) -> None:

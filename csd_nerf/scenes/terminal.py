@@ -36,6 +36,8 @@ def make_room_for_table() -> None:
 
     It redraws itself by moving the cursor up as many lines as it has.
     """
+    if not CONSOLE.is_terminal:
+        return
     for event_writer in writer.EVENT_WRITERS:
         if isinstance(event_writer, writer.LocalWriter) and event_writer.has_printed:
             if event_writer.config.max_log_size:

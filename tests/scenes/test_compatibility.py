@@ -6,7 +6,6 @@ import pickle
 import shutil
 import socket
 import subprocess
-import sys
 import urllib.error
 import zipfile
 from pathlib import Path
@@ -235,26 +234,10 @@ def test_tinycudann_is_mentioned_once(capsys: pytest.CaptureFixture[str], monkey
     assert "tinycudann is not installed" in line
 
 
-def test_a_work_around_that_fails_is_only_reported(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
+def test_a_work_around_that_fails_is_only_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     def broken() -> None:
         raise AttributeError("no such thing")
 
     monkeypatch.setattr(compatibility, "WORK_AROUNDS", (broken,))
     compatibility.apply()
     assert "broken is not applied" in " ".join(capsys.readouterr().out.split())
-
-
-def test_importing_takes_no_time():
-    """Beside nerfstudio's own modules, which every command has loaded by then."""
-    script = """
-import time
-import nerfstudio.engine.trainer, nerfstudio.models.nerfacto
-start = time.process_time()
-import csd_nerf.scenes.compatibility
-print(time.process_time() - start)
-"""
-    root = Path(compatibility.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    assert float(done.stdout.splitlines()[-1]) < 0.1

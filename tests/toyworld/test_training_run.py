@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,13 @@ from csd_nerf.toyworld.training.data import prepare_edits, read_edits, read_phot
 from csd_nerf.toyworld.training.denoiser import Denoiser, make_latent_pairs, make_loss
 from csd_nerf.toyworld.training.export import export_prior
 from csd_nerf.toyworld.training.loop import LoopSettings, TrainingLoop
-from csd_nerf.toyworld.training.networks import build_autoencoder, build_denoiser, build_scheduler, build_text_encoder
+from csd_nerf.toyworld.training.networks import (
+    build_autoencoder,
+    build_denoiser,
+    build_scheduler,
+    build_text_encoder,
+    scaling_factor,
+)
 from csd_nerf.toyworld.training.sampling import relative_errors, sample_edits
 from csd_nerf.toyworld.training.settings import SIZES, NetworkSize
 from csd_nerf.toyworld.training.tokenizer import load_tokenizer, write_tokenizer
@@ -82,7 +89,7 @@ def make_networks(settings, data, tmp_path):
     write_tokenizer(folder, data.texts, TINY.text_length)
     tokenizer = load_tokenizer(folder)
     autoencoder = build_autoencoder(TINY).eval()
-    text_encoder = build_text_encoder(TINY, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    text_encoder = build_text_encoder(TINY, tokenizer)
     denoiser = Denoiser(build_denoiser(TINY), text_encoder)
     moments = encode_moments(autoencoder, data.images)
     autoencoder.register_to_config(scaling_factor=1 / latent_statistics(moments)["std"])
@@ -106,9 +113,9 @@ def test_pictures_of_another_size_are_refused(settings, monkeypatch):
 def test_a_missing_data_set_is_made(settings, monkeypatch, tmp_path):
     asked = []
 
-    def write(folder, scenes, **options):
-        asked.append((folder, scenes, options["size"]))
-        options["progress"](1, 1)
+    def write(folder, scenes, recipe, progress):
+        asked.append((folder, scenes, recipe.size))
+        progress(1, 1)
 
     monkeypatch.setattr("csd_nerf.toyworld.training.data.write_dataset", write)
     (settings.data / "DONE").unlink()
@@ -138,7 +145,7 @@ def test_a_resumed_run_is_an_uninterrupted_run(settings, tmp_path):
         folder.mkdir()
         for stop in stops:
             autoencoder, denoiser, tokenizer, moments = make_networks(settings, data, tmp_path)
-            pairs = make_latent_pairs(data, moments, autoencoder.config.scaling_factor, tokenizer)
+            pairs = make_latent_pairs(data, moments, scaling_factor(autoencoder), tokenizer)
             loop_settings = LoopSettings(
                 "denoiser", folder, minutes=1.0, rate=1e-2, log_every=2, checkpoint_minutes=0.03
             )
@@ -165,7 +172,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
 
 
 def test_the_exported_folder_samples_the_same_picture_in_diffusers(settings, tmp_path):
-    from diffusers import StableDiffusionInstructPix2PixPipeline
+    from diffusers import StableDiffusionInstructPix2PixPipeline  # pyright: ignore[reportPrivateImportUsage]
 
     data = read_edits(settings.data, settings.held_out)
     autoencoder, denoiser, tokenizer, _ = make_networks(settings, data, tmp_path)
@@ -182,7 +189,7 @@ def test_the_exported_folder_samples_the_same_picture_in_diffusers(settings, tmp
     pictures = data.images[:1]
     tokens = torch.tensor(tokenizer(["make it red", ""], padding="max_length", max_length=12)["input_ids"])
     ours = sample_edits(autoencoder, denoiser, build_scheduler(), pictures, tokens[:1], tokens[1], seed=3, steps=3)
-    theirs = pipeline(
+    result: Any = pipeline(
         "make it red",
         image=(to_signed(pictures) + 1) / 2,
         latents=torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3)),
@@ -190,7 +197,8 @@ def test_the_exported_folder_samples_the_same_picture_in_diffusers(settings, tmp
         guidance_scale=5.0,
         image_guidance_scale=1.5,
         output_type="pt",
-    ).images
+    )
+    theirs = result.images
     assert (theirs.permute(0, 2, 3, 1) * 255 - ours.float()).abs().max() <= 1
 
 

@@ -8,10 +8,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from diffusers import AutoencoderKL
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from csd_nerf.toyworld.training.networks import AutoencoderKL, decode, posterior
 from csd_nerf.toyworld.training.settings import TrainingSettings
 
 
@@ -65,10 +65,10 @@ def make_loss(
         if photo_count:
             parts.append(photos[torch.randint(len(photos), (photo_count,), generator=generator)])
         x = jitter(to_signed(torch.cat(parts)), generator).to(settings.device)
-        posterior = autoencoder.encode(x).latent_dist
-        noise = torch.randn(posterior.mean.shape, generator=generator).to(settings.device)
-        x_hat = autoencoder.decode(posterior.mean + posterior.std * noise).sample
-        divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar).mean()
+        law = posterior(autoencoder, x)
+        noise = torch.randn(law.mean.shape, generator=generator).to(settings.device)
+        x_hat = decode(autoencoder, law.mean + law.std * noise)
+        divergence = 0.5 * (law.mean.square() + law.var - 1 - law.logvar).mean()
         return reconstruction_loss(x_hat, x) + settings.kl_weight * divergence
 
     return loss_of_batch
@@ -81,7 +81,7 @@ def reconstruct(
     """Encode to the posterior's mode and decode."""
     device = next(autoencoder.parameters()).device
     parts = [
-        to_bytes(autoencoder.decode(autoencoder.encode(to_signed(part).to(device)).latent_dist.mode()).sample).cpu()
+        to_bytes(decode(autoencoder, posterior(autoencoder, to_signed(part).to(device)).mode())).cpu()
         for part in pictures.split(batch)
     ]
     return torch.cat(parts)
@@ -107,7 +107,7 @@ def encode_moments(
         parts = []
         for part in pictures.split(batch):
             x = to_signed(part.flip(2) if flipped else part).to(device)
-            parts.append(autoencoder.encode(x).latent_dist.parameters.cpu())
+            parts.append(posterior(autoencoder, x).parameters.cpu())
         sides.append(torch.cat(parts))
     return torch.stack(sides)
 

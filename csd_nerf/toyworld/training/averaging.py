@@ -22,7 +22,8 @@ class WeightAverage:
         """Move the average towards the present weights; the decay starts low so that early averages are of use."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self._average, [parameter.detach() for parameter in self._parameters], 1 - decay)
+        for average, parameter in zip(self._average, self._parameters, strict=True):
+            average.lerp_(parameter.detach(), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -21,7 +21,7 @@ class StageRecord:
 
     steps: int
     minutes: float
-    rows: list[dict[str, float]]
+    rows: list[dict[str, float | int]]
     """The log."""
     parameters: int
 

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from PIL import Image, ImageOps
+from rich.progress import Progress
 from torch import Tensor
 
-from csd_nerf.toyworld.dataset import load_dataset
+from csd_nerf.toyworld.dataset import DatasetRecipe, load_dataset, write_dataset
+from csd_nerf.toyworld.training.settings import TrainingSettings
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,28 @@ def read_edits(folder: Path, held_out: float) -> EditData:
         kinds=dataset.kinds.tolist(),
         held_out=mask,
     )
+
+
+def prepare_edits(settings: TrainingSettings) -> EditData:
+    """Read the run's data set, after making or completing it if need be."""
+    side = settings.network.image_size
+    if not (settings.data / "DONE").exists():
+        with Progress() as progress:
+            task = progress.add_task(f"rendering the data set into {settings.data}", total=None)
+            write_dataset(
+                settings.data,
+                settings.scenes,
+                DatasetRecipe(size=side, photos=settings.photos, style_nets=settings.style_nets),
+                progress=lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    data = read_edits(settings.data, settings.held_out)
+    if data.images.shape[1:3] != (side, side):
+        height, width = data.images.shape[1:3]
+        raise ValueError(
+            f"the pictures in {settings.data} are {width} x {height}, but size `{settings.size}` trains on {side} x "
+            f"{side}: give another data folder or another size"
+        )
+    return data
 
 
 def read_photos(folder: Path | None, side: int, crops: int = 2, seed: int = 0) -> UInt8[Tensor, "m side side 3"]:

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from csd_nerf.toyworld.training.data import EditData
+from csd_nerf.toyworld.training.networks import DDIMScheduler, UNet2DConditionModel
 from csd_nerf.toyworld.training.settings import ConditioningDropout, TrainingSettings
 from csd_nerf.toyworld.training.tokenizer import tokenize
 
@@ -26,7 +26,8 @@ class Denoiser(nn.Module):
     def __init__(self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel) -> None:
         """Hold both networks, so that one optimiser and one average serve them."""
         super().__init__()
-        self.unet = unet
+        # A fifth faster on a CPU with one thread.
+        self.unet = unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.text_encoder = text_encoder
 
     def forward(
@@ -40,7 +41,8 @@ class Denoiser(nn.Module):
         # Equal texts are encoded once.
         distinct, where = tokens.unique(dim=0, return_inverse=True)
         text = self.text_encoder(distinct)[0][where]
-        return self.unet(torch.cat([z_t, condition], dim=1), t, text).sample
+        pixels = torch.cat([z_t, condition], dim=1).contiguous(memory_format=torch.channels_last)
+        return self.unet(pixels, t, text).sample
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ def make_evaluation(
     alphas = scheduler.alphas_cumprod
     chosen = [i for kind in sorted(set(kinds)) for i in [j for j, k in enumerate(kinds) if k == kind][:per_kind]]
     names = [kinds[i] for i in chosen]
-    keep = ConditioningDropout(0, 0, 0, 0)
+    keep = ConditioningDropout(0.0, 0.0, 0.0, 0.0)
     batch = draw_batch(data, torch.tensor(chosen), alphas, keep, torch.Generator().manual_seed(1)).to(settings.device)
 
     @torch.no_grad()

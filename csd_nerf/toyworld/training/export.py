@@ -3,13 +3,13 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
-from torch import nn
 
 from csd_nerf.toyworld.training.denoiser import Denoiser
+from csd_nerf.toyworld.training.networks import AutoencoderKL, DDIMScheduler
 
 LIBRARIES = {
     "feature_extractor": [None, None],
@@ -58,7 +58,7 @@ def export_prior(
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _save_network(network: nn.Module, folder: Path, half: bool) -> None:
+def _save_network(network: Any, folder: Path, half: bool) -> None:
     """Save in half precision without touching the network being trained."""
     present = {name: value.detach().clone() for name, value in network.state_dict().items()}
     if half:

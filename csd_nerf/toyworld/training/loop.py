@@ -73,7 +73,7 @@ class TrainingLoop:
         self.optimizer = MuonAdamW(networks, settings.rate, plain=outermost)
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.step = 0
-        self.rows: list[dict[str, float]] = []
+        self.rows: list[dict[str, float | int]] = []
         used = self._resume() if settings.resume and self.checkpoint_path.exists() else 0.0
         self.budget = TimeBudget(settings.minutes * 60, used, clock)
 
@@ -131,7 +131,7 @@ class TrainingLoop:
         saved = pictured = self.budget.used
         self.networks.train()
         with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(self.settings.name, total=self.budget.seconds, completed=self.budget.used)
+            task = progress.add_task(self.settings.name, total=self.budget.seconds, completed=int(self.budget.used))
             while not self.budget.exhausted and (max_steps is None or self.step < max_steps):
                 losses.append(self._step(loss_of_batch))
                 progress.update(task, completed=self.budget.used)
@@ -167,8 +167,8 @@ class TrainingLoop:
         self.step += 1
         return loss.detach()
 
-    def _log(self, losses: list[torch.Tensor], evaluate: Callable[[], dict[str, float]]) -> dict[str, float]:
-        row = {
+    def _log(self, losses: list[torch.Tensor], evaluate: Callable[[], dict[str, float]]) -> dict[str, float | int]:
+        row: dict[str, float | int] = {
             "step": self.step,
             "minutes": self.budget.used / 60,
             "rate": self.optimizer.param_groups[0]["lr"],
@@ -180,7 +180,7 @@ class TrainingLoop:
         self._write_log()
         return row
 
-    def _line(self, row: dict[str, float]) -> str:
+    def _line(self, row: dict[str, float | int]) -> str:
         left = max(self.budget.seconds - self.budget.used, 0) / 60
         values = "  ".join(f"{name} {value:.4g}" for name, value in row.items() if name != "step")
         return f"{self.settings.name} step {self.step}  {values}  ({left:.1f} min left)"

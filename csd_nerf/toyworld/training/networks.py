@@ -1,10 +1,20 @@
 """The prior's networks, built from a `NetworkSize`, and its noise schedule.
 
-The schedule is Stable Diffusion's: 1000 steps, scaled-linear betas 0.00085..0.012, prediction of the noise.
+The schedule is Stable Diffusion's: 1000 steps, scaled-linear betas 0.00085..0.012, prediction of the noise. The other
+modules take diffusers' classes from here, so that what its type hints leave open is settled in one place.
 """
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
+from typing import Any
+
+from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
+    AutoencoderKL,
+    DDIMScheduler,
+    UNet2DConditionModel,
+)
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from jaxtyping import Float
+from torch import Tensor
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from csd_nerf.toyworld.training.settings import NetworkSize
 
@@ -12,10 +22,13 @@ from csd_nerf.toyworld.training.settings import NetworkSize
 def build_autoencoder(size: NetworkSize) -> AutoencoderKL:
     """A small `AutoencoderKL` with 4 latent channels and no attention (it costs time and brings nothing at 16x16)."""
     levels = len(size.autoencoder_channels)
+    options: dict[str, Any] = {
+        "block_out_channels": size.autoencoder_channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+    }
     return AutoencoderKL(
-        block_out_channels=size.autoencoder_channels,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
+        **options,
         layers_per_block=size.autoencoder_layers,
         latent_channels=4,
         norm_num_groups=8,
@@ -44,11 +57,31 @@ def build_denoiser(size: NetworkSize) -> UNet2DConditionModel:
     )
 
 
-def build_text_encoder(size: NetworkSize, vocabulary: int, start: int, end: int) -> CLIPTextModel:
-    """A CLIP text encoder; `vocabulary` counts the tokens, `start` and `end` are the ids of the marks."""
+def posterior(autoencoder: AutoencoderKL, x: Float[Tensor, "n 3 H W"]) -> DiagonalGaussianDistribution:
+    """The encoder's normal law over unscaled latents of pictures in -1..1."""
+    output: Any = autoencoder.encode(x)  # pyright: ignore[reportArgumentType]
+    return output.latent_dist
+
+
+def decode(autoencoder: AutoencoderKL, z: Float[Tensor, "n 4 h w"]) -> Float[Tensor, "n 3 H W"]:
+    """Pictures, about -1..1, of unscaled latents."""
+    output: Any = autoencoder.decode(z)  # pyright: ignore[reportArgumentType]
+    return output.sample
+
+
+def scaling_factor(autoencoder: AutoencoderKL) -> float:
+    """What latents are multiplied with to have unit variance."""
+    config: Any = autoencoder.config
+    return config.scaling_factor
+
+
+def build_text_encoder(size: NetworkSize, tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A CLIP text encoder for a tokenizer's vocabulary."""
+    marks: Any = tokenizer
+    start, end = marks.bos_token_id, marks.eos_token_id
     return CLIPTextModel(
         CLIPTextConfig(
-            vocab_size=vocabulary,
+            vocab_size=len(tokenizer),
             hidden_size=size.text_width,
             intermediate_size=4 * size.text_width,
             projection_dim=size.text_width,

@@ -22,7 +22,7 @@ def outermost(name: str) -> bool:
     return any(part in name for part in OUTERMOST)
 
 
-def orthogonalise(matrix: Float[Tensor, "r c"], steps: int = 5) -> Float[Tensor, "r c"]:
+def orthogonalise(matrix: Float[Tensor, "r c"], steps: int = 4) -> Float[Tensor, "r c"]:
     """Push all singular values of a matrix near 1 (between 0.7 and 1.2), keeping its singular vectors."""
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
@@ -62,27 +62,27 @@ class MuonAdamW(torch.optim.Optimizer):
                     continue
                 parameter.mul_(1 - group["lr"] * group["decay"])
                 if group["muon"]:
-                    self._muon(parameter, group)
+                    self._muon(parameter, parameter.grad, group)
                 else:
-                    self._adam(parameter, group)
+                    self._adam(parameter, parameter.grad, group)
 
-    def _muon(self, parameter: nn.Parameter, group: dict) -> None:
+    def _muon(self, parameter: nn.Parameter, gradient: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
-        state["momentum"].lerp_(parameter.grad, 1 - group["momentum"])
-        ahead = parameter.grad.lerp(state["momentum"], group["momentum"])
+        state["momentum"].lerp_(gradient, 1 - group["momentum"])
+        ahead = gradient.lerp(state["momentum"], group["momentum"])
         matrix = ahead.flatten(1)
         update = orthogonalise(matrix).view_as(parameter)
         parameter.add_(update, alpha=-0.2 * max(matrix.shape) ** 0.5 * group["lr"])
 
-    def _adam(self, parameter: nn.Parameter, group: dict) -> None:
+    def _adam(self, parameter: nn.Parameter, gradient: Tensor, group: dict) -> None:
         state = self.state[parameter]
         if not state:
             state.update(steps=0, first=torch.zeros_like(parameter), second=torch.zeros_like(parameter))
         first, second = group["betas"]
         state["steps"] += 1
-        state["first"].lerp_(parameter.grad, 1 - first)
-        state["second"].lerp_(parameter.grad.square(), 1 - second)
+        state["first"].lerp_(gradient, 1 - first)
+        state["second"].lerp_(gradient.square(), 1 - second)
         scale = (state["second"] / (1 - second ** state["steps"])).sqrt_().add_(1e-8)
         parameter.addcdiv_(state["first"], scale, value=-group["lr"] / (1 - first ** state["steps"]))

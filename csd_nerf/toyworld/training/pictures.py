@@ -45,7 +45,7 @@ def save_small(path: Path, picture: Image.Image, limit: int = 400_000) -> None:
 
 
 def save_curve(
-    path: Path, rows: list[dict[str, float]], columns: list[str], title: str, log_scale: bool = False
+    path: Path, rows: list[dict[str, float | int]], columns: list[str], title: str, log_scale: bool = False
 ) -> None:
     """Plot columns of a log against minutes of training."""
     import matplotlib

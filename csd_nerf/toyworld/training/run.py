@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
 from torch import nn
 
 from csd_nerf.toyworld.training import autoencoder as autoencoding
@@ -12,15 +11,18 @@ from csd_nerf.toyworld.training import denoiser as denoising
 from csd_nerf.toyworld.training.autoencoder import encode_moments, latent_statistics, peak_signal_to_noise, reconstruct
 from csd_nerf.toyworld.training.card import StageRecord, TrainingRecord, write_card
 from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
-from csd_nerf.toyworld.training.data import EditData, read_edits, read_photos
+from csd_nerf.toyworld.training.data import EditData, prepare_edits, read_photos
 from csd_nerf.toyworld.training.denoiser import Denoiser, LatentPairs, make_evaluation, make_latent_pairs
 from csd_nerf.toyworld.training.export import export_prior
 from csd_nerf.toyworld.training.loop import LoopSettings, TrainingLoop
 from csd_nerf.toyworld.training.networks import (
+    AutoencoderKL,
+    DDIMScheduler,
     build_autoencoder,
     build_denoiser,
     build_scheduler,
     build_text_encoder,
+    scaling_factor,
 )
 from csd_nerf.toyworld.training.pictures import save_grid
 from csd_nerf.toyworld.training.sampling import relative_errors, sample_edits
@@ -59,7 +61,8 @@ def _count(network: nn.Module) -> int:
 def train_autoencoder(settings: TrainingSettings, data: EditData) -> tuple[AutoencoderKL, StageRecord]:
     """Stage 1; the returned network has the averaged weights and is frozen."""
     torch.manual_seed(settings.seed)
-    autoencoder = build_autoencoder(settings.network).to(settings.device)
+    autoencoder = build_autoencoder(settings.network)
+    autoencoder.to(settings.device)  # pyright: ignore[reportArgumentType]
     photos = read_photos(settings.photos, settings.network.image_size)
     checked = data.images[data.held_out]
     checked = checked[torch.linspace(0, len(checked) - 1, min(64, len(checked))).long()]
@@ -136,10 +139,10 @@ def train_denoiser(
         write_tokenizer(folder, data.texts, size.text_length)
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(settings.seed + 1)
-    text_encoder = build_text_encoder(size, len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id)
+    text_encoder = build_text_encoder(size, tokenizer)
     denoiser = Denoiser(build_denoiser(size), text_encoder).to(settings.device)
     scheduler = build_scheduler()
-    latents = make_latent_pairs(data, moments, autoencoder.config.scaling_factor, tokenizer)
+    latents = make_latent_pairs(data, moments, scaling_factor(autoencoder), tokenizer)
     held_out = data.held_out_pairs
     loop = TrainingLoop(
         denoiser, loop_settings(settings, "denoiser", settings.denoiser_minutes, settings.denoiser_rate)
@@ -187,7 +190,7 @@ def train_prior(settings: TrainingSettings, notes: str = "") -> Path:
         The exported folder, `settings.output / "export"`.
     """
     settings.output.mkdir(parents=True, exist_ok=True)
-    data = read_edits(settings.data, settings.held_out)
+    data = prepare_edits(settings)
     autoencoder, first = train_autoencoder(settings, data)
     moments = cached_moments(settings, data, autoencoder)
     sampler, second = train_denoiser(settings, data, autoencoder, moments)

@@ -4,12 +4,12 @@ eps = e(0, "") + w_s (e(I, "") - e(0, "")) + w_y (e(I, y) - e(I, "")), three UNe
 """
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from csd_nerf.toyworld.training.autoencoder import to_bytes, to_signed
 from csd_nerf.toyworld.training.denoiser import Denoiser
+from csd_nerf.toyworld.training.networks import AutoencoderKL, DDIMScheduler, decode, posterior, scaling_factor
 
 
 @torch.no_grad()
@@ -31,7 +31,7 @@ def sample_edits(
     generator = torch.Generator().manual_seed(seed)
     results = []
     for source, text in zip(sources.split(batch), tokens.split(batch), strict=True):
-        image = autoencoder.encode(to_signed(source).to(device)).latent_dist.mode()
+        image = posterior(autoencoder, to_signed(source).to(device)).mode()
         z = torch.randn(image.shape, generator=generator).to(device)
         condition = torch.cat([image, image, torch.zeros_like(image)])
         nothing = empty.expand_as(text)
@@ -41,8 +41,8 @@ def sample_edits(
             times = t.to(device).expand(len(words))
             edited, kept, free = denoiser(z.repeat(3, 1, 1, 1), times, condition, words).chunk(3)
             eps = free + image_guidance * (kept - free) + text_guidance * (edited - kept)
-            z = scheduler.step(eps, t, z).prev_sample
-        results.append(to_bytes(autoencoder.decode(z / autoencoder.config.scaling_factor).sample).cpu())
+            (z,) = scheduler.step(eps, t, z, return_dict=False)[:1]  # pyright: ignore[reportArgumentType]
+        results.append(to_bytes(decode(autoencoder, z / scaling_factor(autoencoder))).cpu())
     return torch.cat(results)
 
 

@@ -23,22 +23,31 @@ class TimeBudget:
     """A stopwatch with a limit that adds up over resumes.
 
     `tick()` reads the clock once per step and everything else uses that reading, so a step's learning rate does not
-    depend on how long logging takes, and a clock that counts calls makes a run reproducible.
+    depend on how long logging takes, and a clock that counts calls makes a run reproducible. No gap between two
+    readings counts for more than `longest` seconds: a machine that slept or a process that was paused has not trained.
     """
 
-    def __init__(self, seconds: float, used: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Limit and time already used, both in seconds."""
+    def __init__(
+        self,
+        seconds: float,
+        used: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        longest: float = 120.0,
+    ) -> None:
+        """Limit, time already used and longest gap, all in seconds."""
         if seconds <= 0:
             raise ValueError(f"a training budget must be positive, got {seconds} s")
         self.seconds = seconds
         self.used = used
-        self._before = used
+        self._longest = longest
         self._clock = clock
-        self._start = clock()
+        self._last = clock()
 
     def tick(self) -> float:
         """Update and return the used share of the budget."""
-        self.used = self._before + self._clock() - self._start
+        now = self._clock()
+        self.used += min(now - self._last, self._longest)
+        self._last = now
         return self.fraction
 
     @property

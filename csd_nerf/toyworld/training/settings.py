@@ -93,11 +93,13 @@ class TrainingSettings:
     output: Path
     """Folder of the run: checkpoints, logs, pictures; the finished prior is in `output / "export"`."""
     data: Path
-    """Folder with the data set's .npz shards; it is made when it is missing."""
+    """Folder of the data set; it is made, or completed, when its file `DONE` is missing."""
+    scenes: int = 2132
+    """Source pictures of a data set that has to be made; each gets about five edits."""
     photos: Path | None = None
     """Folder with real pictures (jpg, png); the autoencoder sees crops of them too."""
     style_nets: Path | None = None
-    """Folder with style transfer networks, handed to the data set when it has to be made."""
+    """Folder with style transfer networks, for a data set that has to be made."""
     size: SizeName = "cpu"
     """Network size: `cpu` (64 pixels) or `gpu` (128 pixels)."""
     autoencoder_minutes: float = 16.0
@@ -110,7 +112,7 @@ class TrainingSettings:
     """Pairs per step of the denoiser."""
     autoencoder_rate: float = 3e-3
     """Peak learning rate of the autoencoder."""
-    denoiser_rate: float = 1e-3
+    denoiser_rate: float = 1.5e-3
     """Peak learning rate of text encoder and UNet."""
     kl_weight: float = 1e-5
     """Weight of the posterior's KL divergence (mean over latent elements) against the mean absolute pixel error."""
