@@ -39,7 +39,7 @@ class EditResult:
     images: list[Float[Tensor, "3 _H _W"]]
     """In [0, 1], float32 on the CPU, each of its source's size, in the sources' order."""
     latents: list[Float[Tensor, "c _h _w"]]
-    """Their latents at the prior's size, on the CPU."""
+    """Their latents at the prior's size, on the CPU; empty for pictures that a stop left untouched."""
     network_samples: int
     """Network samples spent on all of them."""
     seconds: float
@@ -114,7 +114,7 @@ def edit_images(
     for index, source in enumerate(sources):
         groups[edit_size(*source.shape[-2:], prior.size, prior.factor)].append(index)
     images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
-    latents: list[Tensor] = [torch.empty(0)] * len(sources)
+    latents: list[Tensor] = [torch.empty(0, 0, 0)] * len(sources)
     total, done, samples, complete = settings.steps * len(groups), 0, 0, True
 
     def result() -> EditResult:
