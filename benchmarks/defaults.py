@@ -1,6 +1,6 @@
 """Why the corrected preset shares noise and normalises rows: an ambiguous edit whose answer is known.
 
-N particles are views of one thing. Each has its own content (64 numbers, which the prior knows from the image condition)
+N particles are views of one thing. Each has its own content (64 numbers, which the prior knows from the condition)
 and a colour (4 numbers) that the instruction leaves open: the prior is an equal mixture of six colours. Independent
 edits each pick a colour; a consistent edit picks one for all. Kernel and noise are switched separately, because both
 make particles agree.
@@ -29,7 +29,7 @@ from csd_nerf.distill import (
 from csd_nerf.priors import MixturePrior
 
 RESULTS = Path(__file__).parent / "results"
-SEEDS, PARTICLES, COLOURS = 40, 16, 6
+SEEDS, PARTICLES, COLOURS = 20, 16, 6
 KERNELS, NOISES = ("independent", "rbf"), ("independent", "shared")
 
 
@@ -40,9 +40,10 @@ class AmbiguousEdit:
 
     def __init__(self, generator: torch.Generator) -> None:
         means = torch.zeros(COLOURS, 68, 1, 1, dtype=torch.float64)
-        means[:, 64:, 0, 0] = torch.nn.functional.normalize(
-            torch.randn((COLOURS, 4), generator=generator, dtype=torch.float64), dim=1
-        ) * 2
+        means[:, 64:, 0, 0] = (
+            torch.nn.functional.normalize(torch.randn((COLOURS, 4), generator=generator, dtype=torch.float64), dim=1)
+            * 2
+        )
         self.colours = means
         self.edited = MixturePrior(means, 0.3, torch.ones(COLOURS), self.schedule)
         self.plain = MixturePrior(torch.zeros(1, 68, 1, 1, dtype=torch.float64), 0.3, torch.ones(1), self.schedule)
@@ -91,7 +92,7 @@ def step_size() -> dict[str, dict[int, float]]:
     """Length of the first step's gradient against that of N = 1, for both mixings."""
     lengths: dict[str, dict[int, float]] = {}
     for mixing in ("row", "mean"):
-        settings = EditSettings("corrected", guidance_scale=1.5, image_guidance_scale=1.0, mixing=mixing, noise="shared")
+        settings = EditSettings("corrected", guidance_scale=1.5, image_guidance_scale=1.0, mixing=mixing)
         lengths[mixing] = {}
         for n in (1, 2, 4, 8, 16, 24, 32):
             rows = []
@@ -122,13 +123,15 @@ def plot(shares: dict[str, list[float]], lengths: dict[str, dict[int, float]], p
     names = [name.replace(", ", "\n") for name in shares]
     left.boxplot(list(shares.values()), tick_labels=names, medianprops={"color": "tab:red"})
     left.axhline(1 / COLOURS, color="0.7", lw=1, ls=":")
-    left.set(ylabel="share of views that agree", ylim=(0, 1.05), title=f"{PARTICLES} views, {COLOURS} equally good colours")
+    left.set(ylabel="share of views that agree", ylim=(0, 1.05))
+    left.set_title(f"{PARTICLES} views, {COLOURS} equally good colours")
     left.tick_params(axis="x", labelsize=8)
     for mixing, values in lengths.items():
         right.plot(list(values), list(values.values()), "o-", label=f"mixing '{mixing}'")
     ns = list(lengths["mean"])
     right.plot(ns, [2 / (n + 1) for n in ns], "k:", lw=1, label="2 / (N + 1)")
-    right.set(xlabel="particles N", ylabel="step against N = 1", xscale="log", title="length of the first step", ylim=(0, 1.1))
+    right.set(xlabel="particles N", ylabel="step against N = 1", xscale="log", ylim=(0, 1.1))
+    right.set_title("length of the first step")
     right.legend()
     figure.savefig(path, dpi=110)
 
@@ -142,9 +145,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "agreement": {
-            name: {"mean": sum(rows) / len(rows), "per seed": rows} for name, rows in shares.items()
-        },
+        "agreement": {name: {"mean": sum(rows) / len(rows), "per seed": rows} for name, rows in shares.items()},
         "step against N = 1": lengths,
     }
     (RESULTS / "defaults.json").write_text(json.dumps(record, indent=1))

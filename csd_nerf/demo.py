@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from csd_nerf.images.writing import contact_sheet, write_atomically, write_video
@@ -71,9 +71,11 @@ def run_demo(
                 pipeline = load_scene(run.config_path, checkpoint)
                 pictures[name] = render_held_out(pipeline)
                 task = progress.add_task(f"video {name}", total=_FRAMES)
-                views[name] = _flight(
-                    pipeline, scene is None, lambda done, total, task=task: progress.update(task, completed=done, total=total)
-                )
+
+                def advance(done: int, total: int, task: TaskID = task) -> None:
+                    progress.update(task, completed=done, total=total)
+
+                views[name] = _flight(pipeline, scene is None, advance)
     for name, frames in views.items():
         write_video(output / f"{name}.mp4", frames, fps=_FPS, scale=_enlargement(frames[0]))
     photos, before, after = pictures["after"].photos, pictures["before"].renders, pictures["after"].renders
@@ -104,9 +106,7 @@ def run_demo(
     return metrics
 
 
-def _flight(
-    pipeline: "object", toy: bool, on_frame: Callable[[int, int], None]
-) -> Sequence[Float[Tensor, "3 h w"]]:
+def _flight(pipeline: "object", toy: bool, on_frame: Callable[[int, int], None]) -> Sequence[Float[Tensor, "3 h w"]]:
     """Frames of the videos: an orbit around the toy object, else a flight along the training cameras."""
     from csd_nerf.scenes import Pinhole, render_views
     from csd_nerf.scenes.showcase import render_path
@@ -125,7 +125,7 @@ def _flight(
 
 
 def _true_edits(prompt: str) -> list[tuple[str, Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]]:
-    """Every true answer to an instruction on the demo scene's held-out views; none if the toy world does not know it."""
+    """Every true answer to an instruction on the held-out views; none if the toy world does not know it."""
     from csd_nerf.toyworld.demo_data import demo_cameras
     from csd_nerf.toyworld.edits import edit_from_instruction
     from csd_nerf.toyworld.render import Renderer

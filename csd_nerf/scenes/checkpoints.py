@@ -15,7 +15,8 @@ _STEP = re.compile(r"step-(\d+)\.ckpt")
 _MODEL = "_model."
 _TOLERATED = ("lpips.", "camera_optimizer.", "device_indicator_param")
 """Parts of a nerfacto checkpoint that may be missing or superfluous: a frozen metric, corrections of camera poses."""
-_FIELD = {"num_levels": "levels", "log2_hashmap_size": "2^n entries a level", "max_res": "finest grid"}
+_GRID = {"num_levels": "levels", "log2_hashmap_size": "log2 of entries a level", "max_res": "finest grid"}
+"""Buffers that say how a hash grid reads its table: tables of one size can mean different grids."""
 
 
 def find_checkpoint(load_dir: Path, load_step: int | None = None) -> Path:
@@ -110,9 +111,10 @@ def _difference(wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> str |
             return "one was made with tinycudann, the other without (--pipeline.model.implementation)"
         return "it is of another method"
     sizes = [
-        f"{words} {int(found[key])}, here {int(wanted[key])}"
-        for name, words in _FIELD.items()
-        if (key := f"field.{name}") in shared and int(found[key]) != int(wanted[key])
+        f"{part} {_GRID[name]} {int(found[key])}, here {int(wanted[key])}"
+        for key in sorted(shared)
+        if (part := key.rpartition(".")[0]) and (name := key.rpartition(".")[2]) in _GRID
+        if int(found[key]) != int(wanted[key])
     ]
     if sizes:
         return "its field is of another size (" + "; ".join(sizes) + ")"

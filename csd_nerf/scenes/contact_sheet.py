@@ -22,15 +22,17 @@ def contact_sheet(
     originals: Sequence[Float[Tensor, "3 _h _w"]],
     renders: Sequence[Float[Tensor, "3 _h _w"]],
     edited: Sequence[Float[Tensor, "3 _h _w"]],
+    *,
+    blocks: int = 2,
     thumbnail: int = 96,
 ) -> UInt8[Tensor, "H W 3"]:
-    """Lay the views of a round out in blocks of three thumbnails, `thumbnail` pixels high, under a line of headings."""
+    """Lay the views of a round out, three thumbnails a view, `thumbnail` pixels high, in at most `blocks` columns."""
     rows = [
         [_thumbnail(picture, thumbnail) for picture in triple]
         for triple in zip(originals, renders, edited, strict=True)
     ]
     cell = max(image.width for row in rows for image in row)
-    blocks = 2 if len(rows) > 4 else 1
+    blocks = blocks if len(rows) > 4 else 1
     lines = math.ceil(len(rows) / blocks)
     gap, heading, label = 8, 16, 28
     block_width = label + 3 * (cell + 2) + gap

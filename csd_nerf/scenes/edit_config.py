@@ -56,10 +56,10 @@ def lite_config() -> EditTrainerConfig:
         hidden_dim=32,
         hidden_dim_color=32,
         num_proposal_iterations=1,
-        num_proposal_samples_per_ray=(48,),
-        num_nerf_samples_per_ray=16,
+        num_proposal_samples_per_ray=(32,),
+        num_nerf_samples_per_ray=12,
         proposal_net_args_list=[
-            {"hidden_dim": 16, "log2_hashmap_size": 13, "num_levels": 4, "max_res": 64, "use_linear": False}
+            {"hidden_dim": 16, "log2_hashmap_size": 13, "num_levels": 3, "max_res": 64, "use_linear": False}
         ],
         proposal_warmup=500,
         proposal_weights_anneal_max_num_iters=300,
@@ -74,7 +74,7 @@ def lite_config() -> EditTrainerConfig:
         full,
         method_name="csd-edit-lite",
         steps_per_save=500,
-        max_num_iterations=1000,
+        max_num_iterations=800,
         mixed_precision=False,
         pipeline=replace(
             full.pipeline,
@@ -82,9 +82,13 @@ def lite_config() -> EditTrainerConfig:
             model=model,
             prior="toy",
             prior_batch_size=None,
-            edit_every=250,
-            edit_steps=100,
-            scene_steps=1500,
+            edit_every=200,
+            edit_steps=60,
+            scene_steps=1200,
+            # The toy prior is trained on edits that add and recolour things, which need more noise than the paper's
+            # range gives, and on few pictures, which a large guidance scale overdoes.
+            guidance_scale=5.0,
+            t_max=0.8,
         ),
         viewer=ViewerConfig(num_rays_per_chunk=1 << 13),
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from nerfstudio.models.nerfacto import NerfactoModel
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -51,6 +52,12 @@ class EditPipeline(VanillaPipeline):
             assert image_scale is not None
             self.csd_edit = EditPanel(self.session, image_scale)
 
+    @property
+    def nerfacto(self) -> NerfactoModel:
+        """The model, which is a nerfacto."""
+        assert isinstance(self.model, NerfactoModel)
+        return self.model
+
     def get_extra_state(self) -> dict[str, Any]:
         """What checkpoints keep besides the weights; plain types that `torch.load(weights_only=True)` accepts."""
         if self.session is None:
@@ -74,12 +81,12 @@ class EditPipeline(VanillaPipeline):
 
     def sampler_state(self) -> list[float]:
         """The proposal sampler's step, steps since its last update, and annealing: nerfstudio keeps none of them."""
-        sampler = self.model.proposal_sampler
+        sampler = self.nerfacto.proposal_sampler
         return [float(sampler._step), float(sampler._steps_since_update), float(sampler._anneal)]
 
     def restore_sampler(self, state: list[float]) -> None:
         """Set the proposal sampler to `sampler_state()`."""
-        sampler = self.model.proposal_sampler
+        sampler = self.nerfacto.proposal_sampler
         sampler._step, sampler._steps_since_update, sampler._anneal = int(state[0]), int(state[1]), state[2]
 
     @contextmanager
@@ -105,7 +112,7 @@ class EditPipeline(VanillaPipeline):
             rays = cameras.generate_rays(camera_indices=view, keep_shape=True)
             shape = rays.origins.shape
             rays = rays.flatten()
-            self.model.camera_optimizer.apply_to_raybundle(rays)
+            self.nerfacto.camera_optimizer.apply_to_raybundle(rays)
             rays = rays.reshape(shape[:-1])
             outputs = self.model.get_outputs_for_camera_ray_bundle(rays)
             return outputs["rgb"].permute(2, 0, 1).clamp(0, 1).float().cpu()

@@ -40,7 +40,8 @@ class EditSchedule:
     remaining: list[int] = field(default_factory=list)
     """Views of the current pass that are still to be edited, in their order."""
     requested: bool = False
-    """Whether a round was asked for before it is due."""
+    """Whether a round was asked for before it is due. Whoever begins a round takes it back, so that one can ask for the
+    next round while one is running."""
 
     @property
     def due(self) -> bool:
@@ -66,7 +67,6 @@ class EditSchedule:
         self.remaining = self.remaining[len(batch) :]
         self.rounds += 1
         self.steps_since_round = 0
-        self.requested = False
 
     def new_pass(self) -> None:
         """Begin a new pass with the next round."""

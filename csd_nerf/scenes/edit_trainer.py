@@ -281,12 +281,13 @@ class EditTrainer(Trainer):
 def _deterministic(wanted: bool) -> Iterator[None]:
     """Within, sums on the CPU are made in one order; without, threads race in the hash grid's gradient."""
     before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     if wanted:
         torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time and changes nothing here
+        memory.fill_uninitialized_memory = False  # costs time and changes nothing here
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        memory.fill_uninitialized_memory = fill

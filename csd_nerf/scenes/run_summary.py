@@ -53,6 +53,6 @@ def summarize(session: EditSession, run: Path) -> None:
         say(f"Other edits of this scene begin with --load-dir {run / 'scene'}")
     say("Look at it, render a path between the views, render a spiral:")
     say(f"  ns-viewer --load-config {config}")
-    say(f"  ns-render interpolate --load-config {config} --output-path {run / 'render.mp4'}")
+    say(f"  ns-render interpolate --pose-source train --load-config {config} --output-path {run / 'render.mp4'}")
     say(f"  ns-render spiral --load-config {config} --output-path {run / 'spiral.mp4'}")
     CONSOLE.rule()

@@ -48,6 +48,7 @@ class SceneEditor:
         started = time.monotonic()
         session, panel, config = self.session, self.pipeline.csd_edit, self.pipeline.config
         session.instruction, complaint = with_panel_values(config, panel.read(), session.instruction)
+        session.schedule.requested = False
         number, views = session.rounds + 1, session.schedule.next_batch()
         label = f"Round {number}, {len(views)} view{'s' if len(views) > 1 else ''}"
         with RoundProgress(label, panel.say) as progress:
@@ -81,7 +82,7 @@ class SceneEditor:
             for view, picture in pictures.items():
                 self.pipeline.datamanager.put_view(view, picture)
             session.finish_round(views, seconds)
-        panel.show_contact_sheet(number, sheet)
+        panel.show_contact_sheet(number, contact_sheet(views, originals, renders, result.images, blocks=1))
         panel.say(f"{label} took {duration(seconds)}. {complaint}")
         say(f'{label}: "{session.instruction.prompt}" took {duration(seconds)}; see {self.record.sheet_path(number)}')
         return True

@@ -107,7 +107,7 @@ class EditPanel(nn.Module):
         self.i_progress.content = text
 
     def show_contact_sheet(self, number: int, sheet: UInt8[Tensor, "h w 3"]) -> None:
-        """Show the pictures of a round."""
+        """Show the pictures of a round. The viewer shows them at most 240 pixels wide."""
         buffer = io.BytesIO()
         Image.fromarray(sheet.numpy()).save(buffer, format="JPEG", quality=85)
         data = base64.b64encode(buffer.getvalue()).decode()
@@ -118,7 +118,7 @@ class EditPanel(nn.Module):
 
         def leave(_: Any) -> None:
             setattr(target, name, True)
-            self.say("Will be done after the current NeRF step; press Resume Training if it is paused.")
+            self.say("Will be done after the current step or round; press Resume Training if training is paused.")
 
         return leave
 

@@ -38,8 +38,9 @@ def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
 
 
 def test_sheet_holds_every_picture_where_its_row_is() -> None:
-    red, blue = (torch.tensor(colour, dtype=torch.float32)[:, None, None].expand(3, 8, 8)
-                 for colour in ([1, 0, 0], [0, 0, 1]))
+    red, blue = (
+        torch.tensor(colour, dtype=torch.float32)[:, None, None].expand(3, 8, 8) for colour in ([1, 0, 0], [0, 0, 1])
+    )
     sheet = np.asarray(contact_sheet([("source", [red, red]), ("edited", [blue, blue])], scale=3))
     is_red, is_blue = (sheet == [255, 0, 0]).all(-1), (sheet == [0, 0, 255]).all(-1)
     assert is_red.sum() == is_blue.sum() == 2 * 24 * 24

@@ -188,7 +188,9 @@ def test_the_exported_folder_samples_the_same_picture_in_diffusers(settings, tmp
 
     pictures = data.images[:1]
     tokens = torch.tensor(tokenizer(["make it red", ""], padding="max_length", max_length=12)["input_ids"])
-    ours = sample_edits(autoencoder, denoiser, build_scheduler(), pictures, tokens[:1], tokens[1], seed=3, steps=3)
+    ours = sample_edits(
+        autoencoder, denoiser, build_scheduler(), pictures, tokens[:1], tokens[1], seed=3, steps=3, text_guidance=5.0
+    )
     result: Any = pipeline(
         "make it red",
         image=(to_signed(pictures) + 1) / 2,

@@ -33,8 +33,8 @@ class TrainingRecord:
     autoencoder: StageRecord
     denoiser: StageRecord
     latent_statistics: dict[str, float]
-    relative_errors: dict[str, float]
-    """Per kind, see `sampling.relative_errors`."""
+    relative_errors: dict[float, dict[str, float]]
+    """Per text guidance and kind, see `sampling.relative_errors`."""
     checked: int
     """Held-out edits behind `relative_errors`."""
 
@@ -81,6 +81,17 @@ def _work(stage: StageRecord, batch: int) -> str:
     return f"{stage.steps} steps of {batch}, {stage.minutes:.0f} minutes"
 
 
+def _error_table(data: EditData, errors: dict[float, dict[str, float]]) -> str:
+    """One row per kind of edit, one column per text guidance."""
+    counts = Counter(data.kinds)
+    lines = ["| kind | pairs in the data |" + "".join(f" text guidance {guidance:g} |" for guidance in errors)]
+    lines.append("|---|---|" + "---|" * len(errors))
+    for kind in next(iter(errors.values())):
+        values = "".join(f" {column[kind]:.2f} |" for column in errors.values())
+        lines.append(f"| {kind} | {counts[kind]} |{values}")
+    return "\n".join(lines)
+
+
 def write_card(
     folder: Path, settings: TrainingSettings, data: EditData, record: TrainingRecord, notes: str = ""
 ) -> None:
@@ -89,13 +100,8 @@ def write_card(
     losses = ["train", "held_out", *kinds]
     save_curve(folder / "loss.png", record.denoiser.rows, losses, "noise prediction, weighted squared error", True)
     save_curve(folder / "autoencoder.png", record.autoencoder.rows, ["psnr"], "autoencoder, held-out PSNR (dB)")
-    counts = Counter(data.kinds)
     facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(settings, data, record))
-    table = "\n".join(
-        f"| {kind} | {counts[kind]} | {record.relative_errors[kind]:.3f} |"
-        for kind in kinds
-        if kind in record.relative_errors
-    )
+    table = _error_table(data, record.relative_errors)
     drop = settings.dropout
     text = f"""# Toy prior
 
@@ -113,15 +119,13 @@ caption without image.
 
 ## Held-out scenes
 
-Squared pixel error of plain sampling (20 DDIM steps, text guidance 5, image guidance 1.5, {record.checked} held-out
-edits) divided by the error of leaving the source as it is: below 1 is an edit towards the truth. Instructions that
-leave a choice ("give it a hat", "change its colour") have no single truth: another choice counts as an error.
+Squared pixel error of plain sampling (20 DDIM steps, image guidance 1.5, {record.checked} held-out edits) divided by
+the error of leaving the source as it is: below 1 is an edit towards the truth. Instructions that leave a choice ("give
+it a hat", "change its colour") have no single truth: another choice counts as an error.
 
-| kind | pairs in the data | relative error |
-|---|---|---|
 {table}
 
-Source, plain sampling, truth:
+Source, plain sampling (text guidance {next(iter(record.relative_errors)):g}), truth:
 
 ![held-out edits](samples.png)
 

@@ -6,12 +6,10 @@ modules take diffusers' classes from here, so that what its type hints leave ope
 
 from typing import Any
 
-from diffusers import (  # pyright: ignore[reportPrivateImportUsage]
-    AutoencoderKL,
-    DDIMScheduler,
-    UNet2DConditionModel,
-)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from jaxtyping import Float
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer

@@ -25,7 +25,7 @@ from csd_nerf.toyworld.training.networks import (
     scaling_factor,
 )
 from csd_nerf.toyworld.training.pictures import save_grid
-from csd_nerf.toyworld.training.sampling import relative_errors, sample_edits
+from csd_nerf.toyworld.training.sampling import TEXT_GUIDANCE, relative_errors, sample_edits
 from csd_nerf.toyworld.training.settings import TrainingSettings
 from csd_nerf.toyworld.training.tokenizer import load_tokenizer, write_tokenizer
 
@@ -112,8 +112,10 @@ class Sampler:
     data: EditData
     latents: LatentPairs
 
-    def save(self, path: Path, per_kind: int, per_row: int = 3) -> dict[str, float]:
-        """Draw source, sample and truth; return the relative errors per kind."""
+    def compare(
+        self, per_kind: int, picture: Path | None = None, text_guidance: float = TEXT_GUIDANCE
+    ) -> dict[str, float]:
+        """The relative errors per kind of `per_kind` edits each; optionally draw source, sample and truth."""
         checked = choose_checked(self.data, per_kind)
         rows = torch.tensor(checked.rows)
         sources, truths = (self.data.images[column] for column in self.data.pairs[rows].unbind(1))
@@ -124,8 +126,11 @@ class Sampler:
             sources,
             tokens=self.latents.instructions[rows],
             empty=self.latents.empty,
+            text_guidance=text_guidance,
         )
-        save_grid(path, [sources, edited, truths], ["source", "sampled", "truth"], checked.instructions, per_row)
+        if picture is not None:
+            names = ["source", "sampled", "truth"]
+            save_grid(picture, [sources, edited, truths], names, checked.instructions, per_row=3)
         return relative_errors(sources, edited, truths, checked.kinds)
 
 
@@ -152,7 +157,7 @@ def train_denoiser(
     evaluate = make_evaluation(denoiser, latents.subset(held_out), kinds, scheduler, settings)
 
     def draw(step: int) -> None:
-        errors = sampler.save(settings.output / f"denoiser_{step:06d}.png", per_kind=2)
+        errors = sampler.compare(2, settings.output / f"denoiser_{step:06d}.png")
         print("relative errors", {kind: round(value, 3) for kind, value in errors.items()}, flush=True)
         export_prior(settings.output / "export_early", autoencoder, denoiser, folder, scheduler, settings.half_weights)
 
@@ -198,10 +203,9 @@ def train_prior(settings: TrainingSettings, notes: str = "") -> Path:
     export_prior(
         folder, autoencoder, sampler.denoiser, settings.output / "tokenizer", sampler.scheduler, settings.half_weights
     )
-    errors = sampler.save(folder / "table.png", per_kind=16)
-    (folder / "table.png").unlink()
-    sampler.save(folder / "samples.png", per_kind=3)
-    checked = len(choose_checked(data, 16).rows)
+    sampler.compare(2, folder / "samples.png")
+    errors = {guidance: sampler.compare(12, text_guidance=guidance) for guidance in (TEXT_GUIDANCE, 5.0)}
+    checked = len(choose_checked(data, 12).rows)
     record = TrainingRecord(first, second, latent_statistics(moments), errors, checked)
     write_card(folder, settings, data, record, notes)
     return folder
