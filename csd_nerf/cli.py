@@ -4,7 +4,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -68,32 +68,48 @@ class PriorTrain:
 
     output: Path = Path("outputs/prior")
     """Run folder: data, checkpoints, logs, sample grids, and the finished prior in `export/`."""
-    preset: str = "cpu"
-    """Size and budget: cpu (64-pixel pictures) or gpu (128-pixel pictures)."""
-    minutes: float | None = None
-    """Minutes for the denoiser; the schedule is fitted to them. Default: the preset's."""
+    size: Literal["cpu", "gpu"] = "cpu"
+    """Size of the networks: cpu (64-pixel pictures) or gpu (128-pixel pictures)."""
+    data: Path | None = None
+    """Folder of the training data, made where it is missing; default: in the run folder."""
+    autoencoder_minutes: float | None = None
+    """Minutes for the autoencoder; default: 16. Learning rates follow the time, over all restarts."""
+    denoiser_minutes: float | None = None
+    """Minutes for text encoder and UNet; default: 55."""
     photos: Path | None = None
-    """Folder of JPEG photos, for the styles; without it styles are learned on toy scenes alone."""
+    """Folder of photos, for the styles and the autoencoder; without it they see toy scenes alone."""
     style_nets: Path | None = None
     """Folder of feed-forward painting styles (safetensors); without it these styles are not learned."""
     seed: int = 0
-    """Seed of data, initial weights and batches."""
+    """Seed of the initial weights and of the batches."""
     device: str = "auto"
     """auto, cpu or cuda."""
 
     def run(self) -> int:
         """Train and export."""
-        from csd_nerf.toyworld.training import train_prior_command
+        for flag, folder in (("--photos", self.photos), ("--style-nets", self.style_nets)):
+            if folder is not None and not folder.is_dir():
+                raise ValueError(f"{flag} {folder} is no folder: give one, or leave the flag out")
+        import torch
 
-        train_prior_command(
-            self.output,
-            preset=self.preset,
-            minutes=self.minutes,
+        from csd_nerf.toyworld.training import TrainingSettings, train_prior
+
+        minutes = {
+            name: value
+            for name, value in vars(self).items()
+            if name in ("autoencoder_minutes", "denoiser_minutes") and value is not None
+        }
+        settings = TrainingSettings(
+            output=self.output,
+            data=self.data or self.output / "data",
             photos=self.photos,
             style_nets=self.style_nets,
+            size=self.size,
             seed=self.seed,
-            device=self.device,
+            device=("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device,
+            **minutes,
         )
+        _console.print(f"The prior is in {train_prior(settings)}", highlight=False)
         return 0
 
 

@@ -101,7 +101,7 @@ def run_demo(
     sheet = contact_sheet([(title, images[:8]) for title, images in rows], scale=_enlargement(photos[0]))
     write_atomically(output / "comparison.png", lambda path: sheet.save(path, optimize=True))
     text = json.dumps(metrics, indent=1) + "\n"
-    write_atomically(output / "metrics.json", lambda path: path.write_text(text) and None)
+    write_atomically(output / "metrics.json", lambda path: _write_text(path, text))
     _console.print(f"[bold]{output}[/]: before.mp4, after.mp4, comparison.png, metrics.json", highlight=False)
     return metrics
 

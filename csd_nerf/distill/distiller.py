@@ -18,7 +18,7 @@ With one particle k = 1 and the repulsion is zero: the step is SDS (injected-noi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -44,7 +44,7 @@ from csd_nerf.distill.types import (
 class NonFiniteError(RuntimeError):
     """A score or gradient was NaN or infinite."""
 
-    def __init__(self, what: str, t: int, particle: int, step: int | None = None, partial: object = None) -> None:
+    def __init__(self, what: str, t: int, particle: int, step: int | None = None, partial: Any = None) -> None:
         """`partial` holds what was reached before, if the caller keeps anything."""
         self.what, self.t, self.particle, self.step, self.partial = what, t, particle, step, partial
         at = "" if step is None else f" at step {step}"

@@ -112,7 +112,7 @@ def edit_images(
     started = time.monotonic()
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index, source in enumerate(sources):
-        groups[edit_size(*source.shape[-2:], prior.size, prior.factor)].append(index)
+        groups[edit_size(source.shape[-2], source.shape[-1], prior.size, prior.factor)].append(index)
     images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
     latents: list[Tensor] = [torch.empty(0, 0, 0)] * len(sources)
     total, done, samples, complete = settings.steps * len(groups), 0, 0, True
@@ -149,7 +149,8 @@ def edit_images(
         decoded = prior.decode(reached.latents)
         for row, index in enumerate(indices):
             latents[index] = reached.latents[row].cpu()
-            images[index] = resize(decoded[row : row + 1], tuple(sources[index].shape[-2:]))[0].float().cpu()
+            height, width = sources[index].shape[-2:]
+            images[index] = resize(decoded[row : row + 1], (height, width))[0].float().cpu()
         samples += reached.network_samples
         done += reached.steps
         if failure is not None:

@@ -27,7 +27,7 @@ def pictures(*sizes: tuple[int, int]) -> list[Tensor]:
     ],
 )
 def test_edit_size_keeps_area_and_aspect(source, expected) -> None:
-    assert edit_size(*source, 64, 4) == expected
+    assert edit_size(source[0], source[1], 64, 4) == expected
 
 
 def test_edited_pictures_have_their_sources_sizes_and_order() -> None:

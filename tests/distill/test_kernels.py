@@ -75,9 +75,8 @@ def test_feature_kernel_owns_its_repulsion() -> None:
     torch.testing.assert_close(repulsion, slow_repulsion(k, particles), rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(gram[0, 1], k(particles[0], particles[1]))
     x = particles.clone().requires_grad_(True)
-    shortcut = torch.stack(
-        [-torch.autograd.grad(sum(k(particles[j], x[i]) for j in range(4) if j != i), x)[0][i] for i in range(4)]
-    )
+    affinities = [torch.stack([k(particles[j], x[i]) for j in range(4) if j != i]).sum() for i in range(4)]
+    shortcut = -torch.stack([torch.autograd.grad(affinity, x)[0][i] for i, affinity in enumerate(affinities)])
     assert (shortcut - repulsion).norm() > 0.05 * repulsion.norm()
 
 
