@@ -106,6 +106,10 @@ def run_demo(
     return metrics
 
 
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def _flight(pipeline: "object", toy: bool, on_frame: Callable[[int, int], None]) -> Sequence[Float[Tensor, "3 h w"]]:
     """Frames of the videos: an orbit around the toy object, else a flight along the training cameras."""
     from csd_nerf.scenes import Pinhole, render_views
