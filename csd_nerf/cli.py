@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -139,6 +140,8 @@ def main(arguments: list[str] | None = None) -> int:
     Errors that a user can mend (`ValueError`, `OSError` and the priors' errors are of these kinds) are printed as one
     line; set CSD_DEBUG=1 to see the traceback.
     """
+    # nerfstudio 1.1.5 decorates its functions with names that torch has since moved; nothing a user could mend.
+    warnings.filterwarnings("ignore", category=FutureWarning)
     command = tyro.cli(Csd, prog="csd", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)).command
     try:
         return command.run()
