@@ -52,7 +52,6 @@ def run_demo(
     prompt = AMBIGUOUS_PROMPT if prompt is None else prompt
     if scene is not None and not scene.exists():
         raise ValueError(f"--scene {scene} does not exist: give a folder in nerfstudio format (with transforms.json)")
-    true_edits = _true_edits(prompt) if scene is None else []
     output.mkdir(parents=True, exist_ok=True)
     with resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as built_in:
         run = run_edit(
@@ -94,7 +93,7 @@ def run_demo(
         },
         "run": str(run.folder),
     }
-    if true_edits:
+    if true_edits := _true_edits(prompt) if scene is None else []:
         truth = _nearest(true_edits, after)
         rows.append((f"nearest\ntrue edit:\n{truth.meaning}", list(truth.images)))
         metrics["truth"] = _compare(truth, before, after)

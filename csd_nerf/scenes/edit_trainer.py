@@ -58,7 +58,7 @@ class EditTrainerConfig(TrainerConfig):
     """Which visualizer to use; with 'none' the command ends when training does."""
 
     def check(self) -> None:
-        """Raise `SceneError` for whatever can be known to fail before anything is loaded."""
+        """Settle what depends on the machine; raise `SceneError` for whatever fails before anything is loaded."""
         self.pipeline.prompt = self.pipeline.prompt or self.prompt or ""
         self.pipeline.check()
         if self.max_num_iterations < 1:
@@ -72,6 +72,8 @@ class EditTrainerConfig(TrainerConfig):
             raise SceneError(f"--load-checkpoint {self.load_checkpoint} does not exist: give a step-*.ckpt file.")
         if self.machine.device_type == "cuda" and not torch.cuda.is_available():
             self.machine.device_type = "cpu"
+            if self.method_name == "csd-edit":
+                say("No CUDA device: csd-edit takes hours on a CPU. csd-edit-lite is made for machines without a GPU.")
         if self.pipeline.model.implementation == "tcnn" and not (TCNN_EXISTS and self.machine.device_type == "cuda"):
             # Said in config.yml, so that a machine that has it can still load the checkpoint.
             say("The field runs in torch: tinycudann, which is faster, needs CUDA and is not available.")
@@ -96,6 +98,8 @@ class EditTrainer(Trainer):
         super().__init__(config, local_rank, world_size)
         self.edit_steps = config.max_num_iterations
         self.prior = prior
+        self.scene_dir = self.base_dir / "scene"
+        """Folder of the checkpoint of the scene before its first edit: this run's, or that of the run it goes on."""
         self.stop_training = False
         self._last_step: int | None = None
         self._saved_step: int | None = None
@@ -107,11 +111,6 @@ class EditTrainer(Trainer):
         """State of the run."""
         assert self.pipeline.session is not None
         return self.pipeline.session
-
-    @property
-    def scene_dir(self) -> Path:
-        """Where the checkpoint of the scene before its first edit is kept."""
-        return self.base_dir / "scene"
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Load prior, data, model and checkpoint, in this order, so that errors come before work."""
@@ -158,6 +157,8 @@ class EditTrainer(Trainer):
         if path is not None:
             record.resume(path.parent.parent / "edits", self.session.rounds, self._start_step - 1)
             self.editor.restore_edits()
+            kept_scene = path.parent.parent / "scene"
+            self.scene_dir = kept_scene if kept_scene.is_dir() else path.parent
         remaining = self.session.remaining_steps(self.edit_steps)
         if remaining == 0:
             raise SceneError(
@@ -220,7 +221,7 @@ class EditTrainer(Trainer):
             return
         try:
             finished = self.editor.run_round(step, lambda: self.stop_training)
-        except SceneError:
+        except (Exception, KeyboardInterrupt):  # whatever stops a round, the NeRF's steps since the last save are kept
             with suppress(SceneError):  # the disk may be full; the round's error is the one to tell
                 self.save_checkpoint(step)
             raise
@@ -233,10 +234,9 @@ class EditTrainer(Trainer):
         """Re-initialise the optimisers (CSD C.3) and keep the scene as it is before the first edit."""
         self.session.phase = "edit"
         self.optimizers = self.setup_optimizers()
-        self.scene_dir.mkdir(parents=True, exist_ok=True)
-        write_checkpoint(
-            self.scene_dir / f"step-{step:09d}.ckpt", self._checkpoint(step, optimizers=False), self.base_dir
-        )
+        self.scene_dir = self.base_dir / "scene"
+        path = self.scene_dir / f"step-{step:09d}.ckpt"
+        write_checkpoint(path, self._checkpoint(step, optimizers=False), self.base_dir)
         say(f"The scene is trained ({self.session.scene_done} steps); editing begins. Start other edits of it with")
         say(f"  --load-dir {self.scene_dir}")
         make_room_for_table()
@@ -274,7 +274,7 @@ class EditTrainer(Trainer):
 
     def _summarize(self, step: int) -> None:
         """Called after training, before nerfstudio waits for the viewer to be closed."""
-        summarize(self.session, self.base_dir)
+        summarize(self.session, self.base_dir, self.scene_dir)
 
 
 @contextmanager

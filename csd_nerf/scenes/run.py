@@ -97,15 +97,11 @@ def train(config: EditTrainerConfig, prior: ImagePrior | None = None) -> EditRun
         trainer.setup()
         trainer.train()
     session, folder = trainer.session, trainer.base_dir
-    if trainer.scene_dir.is_dir():
-        scene = find_checkpoint(trainer.scene_dir)
-    else:
-        scene = config.load_checkpoint or find_checkpoint(config.load_dir or folder, config.load_step)
     return EditRun(
         folder=folder,
         config_path=folder / "config.yml",
         checkpoint=find_checkpoint(trainer.checkpoint_dir),
-        scene_checkpoint=scene,
+        scene_checkpoint=find_checkpoint(trainer.scene_dir),
         edits=folder / "edits",
         rounds=session.rounds,
         edited_views=session.edited_views,

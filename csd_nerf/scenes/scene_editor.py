@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.editing import EditResult, edit_images
 from csd_nerf.distill.types import ImagePrior
@@ -70,6 +72,11 @@ class SceneEditor:
                 )
             except NonFiniteError as error:
                 raise self._failure(number, views, entry, error) from error
+            except torch.cuda.OutOfMemoryError as error:
+                raise SceneError(
+                    f"round {number} does not fit into the memory of {self.prior.device}: resume with a smaller "
+                    "--pipeline.prior-batch-size."
+                ) from error
         if not result.complete:
             panel.say("The round was stopped.")
             return False

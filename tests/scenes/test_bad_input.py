@@ -1,6 +1,8 @@
 """Each mistake gives one clear error, before any training."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,10 @@ def test_the_error_ends_a_command_with_its_message_alone():
     error = SceneError("the remedy")
     assert isinstance(error, ValueError) and isinstance(error, SystemExit)
     assert error.code == str(error) == "csd-edit: the remedy"
+    code = "from csd_nerf.scenes.errors import SceneError; raise SceneError('the remedy')"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
+    assert (done.returncode, done.stderr) == (1, "csd-edit: the remedy\n")
 
 
 def test_missing_data(tmp_path: Path):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from csd_nerf.scenes.edit_config import lite_config
 from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import read_picture
@@ -44,7 +45,7 @@ def test_a_run_trains_the_scene_then_edits_every_view(whole: EditRun):
     assert sorted(int(view) for entry in index["rounds"] for view in entry["views"]) == list(range(11))
     assert {entry["prompt"] for entry in index["rounds"]} == {PROMPT}
     assert [entry["step"] for entry in index["rounds"]] == [SCENE_STEPS - 1, SCENE_STEPS + 3]
-    assert index["rounds"][0]["settings"]["guidance_scale"] == 7.5
+    assert index["rounds"][0]["settings"]["guidance_scale"] == lite_config().pipeline.guidance_scale
     assert all((whole.edits / f"round_{number:04d}/contact_sheet.png").is_file() for number in (1, 2))
     assert whole.checkpoint.name == f"step-{SCENE_STEPS + EDIT_STEPS - 1:09d}.ckpt"
     assert whole.scene_checkpoint.name == f"step-{SCENE_STEPS - 1:09d}.ckpt"
@@ -93,7 +94,9 @@ tiny_run(Path(sys.argv[1]), Path(sys.argv[2]), prior=prior, configure=lambda c: 
 def test_a_run_killed_in_mid_round_resumes_exactly(whole: EditRun, tiny_scene: Path, tmp_path: Path):
     arguments = [str(tiny_scene), str(tmp_path), str(torch.get_num_threads())]
     root = Path(__file__).parents[2]
-    killed = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=root, capture_output=True, text=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], cwd=root, capture_output=True, text=True, check=False
+    )
     assert killed.returncode == -9, killed.stderr
     run = tmp_path / "tiny/csd-edit-lite/run"
     checkpoints = list((run / "nerfstudio_models").iterdir())
@@ -111,6 +114,7 @@ def test_a_run_killed_in_mid_round_resumes_exactly(whole: EditRun, tiny_scene: P
 def test_resuming_into_another_folder_takes_the_edits_along(whole: EditRun, tiny_scene: Path, tmp_path: Path):
     longer = tiny_run(tiny_scene, tmp_path, load_dir=whole.folder, max_num_iterations=EDIT_STEPS + 4)
     assert longer.rounds == 3 and longer.folder != whole.folder
+    assert longer.scene_checkpoint == whole.scene_checkpoint
     straight = tiny_run(tiny_scene, tmp_path / "straight", max_num_iterations=EDIT_STEPS + 4)
     assert same_weights(longer, straight) and same_edits(longer, straight)
 
@@ -286,6 +290,17 @@ def test_a_network_that_fails_stops_the_run_and_loses_nothing(tiny_scene: Path, 
     assert len(index["rounds"]) == 1 and index["events"][0]["event"] == "round failed"
     resumed = tiny_run(tiny_scene, tmp_path, load_dir=run / "nerfstudio_models")
     assert resumed.rounds == 2
+
+
+def test_a_round_that_does_not_fit_into_memory_says_so(whole: EditRun, tiny_scene: Path, tmp_path: Path):
+    def fail(call: int) -> float:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(SceneError, match=r"round 1 does not fit .*smaller --pipeline.prior-batch-size"):
+        tiny_run(tiny_scene, tmp_path, prior=NegativePrior(on_call=fail), load_dir=whole.scene_checkpoint.parent)
+    models = tmp_path / "tiny/csd-edit-lite/run/nerfstudio_models"
+    resumed = tiny_run(tiny_scene, tmp_path, load_dir=models)
+    assert same_weights(whole, resumed) and same_edits(whole, resumed)
 
 
 @pytest.mark.parametrize(("views", "rounds", "said"), [(1, 1, "its single view"), (3, 1, "all 3")])

@@ -61,7 +61,7 @@ def test_a_scene_is_loaded_without_its_prior(run: EditRun):
 
 def test_rendering_does_not_disturb_training(run: EditRun):
     pipeline = load_scene(run.config_path)
-    pipeline.restore_sampler([100, 3, 0.25])
+    pipeline.restore_sampler([100.0, 3.0, 0.25])
     state = torch.get_rng_state()
     pipeline.train()
     pipeline.render_view(0)

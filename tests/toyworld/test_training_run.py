@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline  # pyright: ignore[reportPrivateImportUsage]
 from PIL import Image
 
 from csd_nerf.toyworld.training import TrainingSettings, train_prior
@@ -172,8 +173,6 @@ def test_a_loss_that_is_not_finite_stops_with_the_step(tmp_path):
 
 
 def test_the_exported_folder_samples_the_same_picture_in_diffusers(settings, tmp_path):
-    from diffusers import StableDiffusionInstructPix2PixPipeline  # pyright: ignore[reportPrivateImportUsage]
-
     data = read_edits(settings.data, settings.held_out)
     autoencoder, denoiser, tokenizer, _ = make_networks(settings, data, tmp_path)
     denoiser.eval()
@@ -211,6 +210,8 @@ def test_half_precision_export_leaves_the_trained_weights_alone(settings, tmp_pa
     export_prior(tmp_path / "export", autoencoder, denoiser, tmp_path / "tokenizer", build_scheduler(), half=True)
     for name, value in denoiser.state_dict().items():
         assert torch.equal(value, before[name]), name
+    pipeline = StableDiffusionInstructPix2PixPipeline.from_pretrained(tmp_path / "export", local_files_only=True)
+    assert pipeline.unet.dtype == pipeline.vae.dtype == pipeline.text_encoder.dtype == torch.float32
 
 
 def test_relative_error_is_one_for_copying_and_zero_for_the_truth():

@@ -40,7 +40,9 @@ def export_prior(
     building.mkdir(parents=True)
     networks = {"vae": autoencoder, "unet": denoiser.unet, "text_encoder": denoiser.text_encoder}
     for name, network in networks.items():
-        _save_network(network, building / name, half)
+        # transformers >= 5 loads weights in the precision they are stored in, diffusers in single precision: a text
+        # encoder in halves would meet a UNet in singles. It is small, so it stays single.
+        _save_network(network, building / name, half and name != "text_encoder")
     scheduler.save_pretrained(building / "scheduler")
     shutil.copytree(tokenizer_folder, building / "tokenizer")
     index = {

@@ -102,9 +102,9 @@ class TrainingSettings:
     """Folder with style transfer networks, for a data set that has to be made."""
     size: SizeName = "cpu"
     """Network size: `cpu` (64 pixels) or `gpu` (128 pixels)."""
-    autoencoder_minutes: float = 16.0
+    autoencoder_minutes: float = 13.0
     """Training time of the autoencoder, minutes, added up over resumes."""
-    denoiser_minutes: float = 55.0
+    denoiser_minutes: float = 62.0
     """Training time of text encoder and UNet, minutes, added up over resumes."""
     autoencoder_batch: int = 8
     """Pictures per step of the autoencoder."""
