@@ -74,7 +74,7 @@ def lite_config() -> EditTrainerConfig:
         full,
         method_name="csd-edit-lite",
         steps_per_save=500,
-        max_num_iterations=800,
+        max_num_iterations=700,
         mixed_precision=False,
         pipeline=replace(
             full.pipeline,
@@ -82,12 +82,12 @@ def lite_config() -> EditTrainerConfig:
             model=model,
             prior="toy",
             prior_batch_size=None,
-            edit_every=200,
+            edit_every=175,
             edit_steps=60,
-            scene_steps=1200,
-            # The toy prior is trained on edits that add and recolour things, which need more noise than the paper's
-            # range gives, and on few pictures, which a large guidance scale overdoes.
-            guidance_scale=5.0,
+            scene_steps=1000,
+            # The toy prior's edits add and recolour things, which needs more noise than the paper's range; its colours
+            # oversaturate at a large guidance scale.
+            guidance_scale=4.0,
             t_max=0.8,
         ),
         viewer=ViewerConfig(num_rays_per_chunk=1 << 13),

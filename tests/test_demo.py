@@ -1,0 +1,42 @@
+"""The demo: its scene is the toy world's, and it writes what it promises."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from csd_nerf.demo import run_demo
+from csd_nerf.toyworld.demo_data import HELD_OUT, VIEWS, demo_cameras
+from csd_nerf.toyworld.render import Renderer
+from csd_nerf.toyworld.scene import demo_scene
+
+
+def test_carried_scene_is_the_toy_worlds_held_out_scene() -> None:
+    folder = resources.files("csd_nerf.data") / "demo_scene"
+    frames = json.loads((folder / "transforms.json").read_text())
+    assert demo_scene().held_out
+    assert len(frames["train_filenames"]) == VIEWS >= 24 and len(frames["test_filenames"]) == HELD_OUT
+    one = demo_cameras(held_out=True).split()[2]
+    assert torch.allclose(
+        one.camera_to_world[0], torch.tensor(frames["frames"][VIEWS + 2]["transform_matrix"]), atol=1e-5
+    )
+    with resources.as_file(folder / frames["test_filenames"][2]) as path:
+        stored = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255
+    assert (Renderer(one).render(demo_scene())[0] - stored).abs().max() < 2 / 255
+
+
+@pytest.mark.slow
+def test_demo_writes_its_files_and_repeats_itself(tmp_path: Path) -> None:
+    """A short run; the pictures of two runs with one seed are the same, to the byte."""
+    for name in ("one", "two"):
+        run_demo(None, "make it night", tmp_path / name, seed=3, steps=3)
+    for file in ("before.mp4", "after.mp4", "comparison.png"):
+        assert (tmp_path / "one" / file).stat().st_size > 1000
+    one, two = (np.asarray(Image.open(tmp_path / name / "comparison.png")) for name in ("one", "two"))
+    assert (one == two).all()
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert metrics["truth"]["nearest true edit"] == "night"
