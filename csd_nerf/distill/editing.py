@@ -38,7 +38,7 @@ class EditResult:
 
     images: list[Float[Tensor, "3 _H _W"]]
     """In [0, 1], float32 on the CPU, each of its source's size, in the sources' order."""
-    latents: list[Float[Tensor, "c _h _w"]]
+    latents: list[Float[Tensor, "_c _h _w"]]
     """Their latents at the prior's size, on the CPU; empty for pictures that a stop left untouched."""
     network_samples: int
     """Network samples spent on all of them."""

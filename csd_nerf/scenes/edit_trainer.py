@@ -98,8 +98,8 @@ class EditTrainer(Trainer):
         super().__init__(config, local_rank, world_size)
         self.edit_steps = config.max_num_iterations
         self.prior = prior
-        self.scene_dir = self.base_dir / "scene"
-        """Folder of the checkpoint of the scene before its first edit: this run's, or that of the run it goes on."""
+        self.scene_checkpoint: Path | None = None
+        """The scene before its first edit: this run's, or that of the run that it goes on."""
         self.stop_training = False
         self._last_step: int | None = None
         self._saved_step: int | None = None
@@ -158,7 +158,7 @@ class EditTrainer(Trainer):
             record.resume(path.parent.parent / "edits", self.session.rounds, self._start_step - 1)
             self.editor.restore_edits()
             kept_scene = path.parent.parent / "scene"
-            self.scene_dir = kept_scene if kept_scene.is_dir() else path.parent
+            self.scene_checkpoint = find_checkpoint(kept_scene) if kept_scene.is_dir() else path
         remaining = self.session.remaining_steps(self.edit_steps)
         if remaining == 0:
             raise SceneError(
@@ -234,11 +234,10 @@ class EditTrainer(Trainer):
         """Re-initialise the optimisers (CSD C.3) and keep the scene as it is before the first edit."""
         self.session.phase = "edit"
         self.optimizers = self.setup_optimizers()
-        self.scene_dir = self.base_dir / "scene"
-        path = self.scene_dir / f"step-{step:09d}.ckpt"
-        write_checkpoint(path, self._checkpoint(step, optimizers=False), self.base_dir)
+        self.scene_checkpoint = self.base_dir / "scene" / f"step-{step:09d}.ckpt"
+        write_checkpoint(self.scene_checkpoint, self._checkpoint(step, optimizers=False), self.base_dir)
         say(f"The scene is trained ({self.session.scene_done} steps); editing begins. Start other edits of it with")
-        say(f"  --load-dir {self.scene_dir}")
+        say(f"  --load-dir {self.scene_checkpoint.parent}")
         make_room_for_table()
 
     def eval_iteration(self, step: int) -> None:
@@ -274,7 +273,7 @@ class EditTrainer(Trainer):
 
     def _summarize(self, step: int) -> None:
         """Called after training, before nerfstudio waits for the viewer to be closed."""
-        summarize(self.session, self.base_dir, self.scene_dir)
+        summarize(self.session, self.base_dir, self.scene_checkpoint)
 
 
 @contextmanager

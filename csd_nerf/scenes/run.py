@@ -97,11 +97,12 @@ def train(config: EditTrainerConfig, prior: ImagePrior | None = None) -> EditRun
         trainer.setup()
         trainer.train()
     session, folder = trainer.session, trainer.base_dir
+    checkpoint = find_checkpoint(trainer.checkpoint_dir)
     return EditRun(
         folder=folder,
         config_path=folder / "config.yml",
-        checkpoint=find_checkpoint(trainer.checkpoint_dir),
-        scene_checkpoint=find_checkpoint(trainer.scene_dir),
+        checkpoint=checkpoint,
+        scene_checkpoint=trainer.scene_checkpoint or checkpoint,
         edits=folder / "edits",
         rounds=session.rounds,
         edited_views=session.edited_views,

@@ -41,7 +41,7 @@ def announce_remaining(session: EditSession, edit_steps: int) -> None:
     say(f"About {total} left: {steps} NeRF steps of {step_seconds:.2g} s, {rounds} round(s) of {each}.")
 
 
-def summarize(session: EditSession, run: Path, scene: Path) -> None:
+def summarize(session: EditSession, run: Path, scene_checkpoint: Path | None) -> None:
     """Say what was done and how to look at it; the commands stand alone on their lines, to be copied."""
     config = run / "config.yml"
     CONSOLE.rule("csd-edit")
@@ -49,7 +49,8 @@ def summarize(session: EditSession, run: Path, scene: Path) -> None:
     steps = f"{session.scene_done} steps on the photos, {session.edit_done} on edits"
     say(f"NeRF {duration(session.nerf_seconds)} ({steps}), edits {duration(session.edit_seconds)}")
     say(f"The edited views are in {run / 'edits'}")
-    say(f"Other edits of this scene begin with --load-dir {scene}")
+    if scene_checkpoint is not None:
+        say(f"Other edits of this scene begin with --load-dir {scene_checkpoint.parent}")
     say("Look at it, render a path between the views, render a spiral:")
     say(f"  ns-viewer --load-config {config}")
     say(f"  ns-render interpolate --pose-source train --load-config {config} --output-path {run / 'render.mp4'}")

@@ -48,7 +48,7 @@ def run(kernel, repulsion) -> Tensor:
     distiller = Distiller(
         Gaussian(), TextGuidance(1.0), kernel, InjectedNoise(), SharedNoise(), timesteps, "mean", repulsion
     )
-    settings = OptimizeSettings(steps=4000, lr=1.0, lr_decay=0.9, lr_decay_every=100)
+    settings = OptimizeSettings(steps=1600, lr=2.0, lr_decay=0.9, lr_decay_every=40)
     target = Target(texts=(blank,), null_text=blank)
     return optimize_latents(distiller, start, target, settings, seeded()).latents.flatten()
 
