@@ -12,7 +12,7 @@ from csd_nerf.priors.autoencoder import Autoencoder
 from tests.tiny_prior import make_tiny_prior
 
 CPU = torch.device("cpu")
-TAESD = Path("/work/shared/data/taesd")
+TAESD = Path(__file__).resolve().parents[3] / "shared/data/taesd"
 
 
 def pictures(n: int = 3, height: int = 24, width: int = 32, seed: int = 0) -> torch.Tensor:

@@ -83,7 +83,7 @@ def test_train_evaluate_render(tmp_path: Path, alone: pytest.MonkeyPatch):
         assert next(video.decode(video=0)).width == 32
 
 
-def call(*arguments: object, timeout: float = 600) -> str:
+def call(*arguments: object, timeout: float = 1200) -> str:
     """Run a command of this environment as a user would; its output."""
     program, *rest = map(str, arguments)
     command = [sys.executable, str(Path(sys.executable).parent / program), *rest]

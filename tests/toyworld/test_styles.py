@@ -1,6 +1,5 @@
 """Styles are functions of the picture alone."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from csd_nerf.toyworld.edits import Edit
 from csd_nerf.toyworld.style_nets import PAINTINGS, StyleNet, load_style_nets
 from csd_nerf.toyworld.styles import STYLES, luminance
 
-REAL_NETS = Path(os.environ.get("CSD_NERF_SHARED_DATA", "/work/shared/data")) / "style_nets"
+REAL_NETS = Path(__file__).resolve().parents[3] / "shared/data/style_nets"
 
 
 @pytest.fixture(scope="module")
