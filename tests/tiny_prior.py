@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import torch
 
+from csd_nerf.distill import Condition, ImagePrior
+
 WORDS = tuple("a make it red blue the cube turn into pencil sketch give hat snow night".split())
 """Words that the tiny tokenizer knows as single tokens; any other word falls apart into pieces."""
 TEXT_LENGTH = 16
@@ -139,3 +141,10 @@ def _write_tokenizer(folder: Path, words: Iterable[str]) -> dict[str, int]:
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": TEXT_LENGTH, "do_lower_case": True, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return vocabulary
+
+
+def answers(prior: ImagePrior) -> tuple[torch.Tensor, torch.Tensor]:
+    """A fingerprint of all three networks."""
+    x = torch.linspace(-1, 1, 4 * 8 * 8).view(1, 4, 8, 8)
+    noise = prior.predict_noise(x, torch.tensor(300), Condition(prior.encode_text(["make it red"])))
+    return noise, prior.decode(x)

@@ -1,6 +1,8 @@
+import shutil
 from copy import deepcopy
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from csd_nerf.priors import LatentDiffusionPrior, load_prior
@@ -38,3 +40,31 @@ def edit_prior(loaded_priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior])
 @pytest.fixture
 def text_prior(loaded_priors: tuple[LatentDiffusionPrior, LatentDiffusionPrior]) -> LatentDiffusionPrior:
     return fresh(loaded_priors[1])
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return folder
+
+
+@pytest.fixture
+def silent_hub(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, and a hub that must not be asked."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", never)
+    return cache
+
+
+@pytest.fixture
+def copied(tmp_path: Path, edit_folder: Path) -> Path:
+    """The tiny InstructPix2Pix, to be damaged."""
+    return Path(shutil.copytree(edit_folder, tmp_path / "copied"))

@@ -4,15 +4,13 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import huggingface_hub
 import pytest
 import torch
 from jaxtyping import TypeCheckError
 from safetensors.torch import load_file, save_file
 
-from csd_nerf.distill import Condition, ImagePrior
+from csd_nerf.distill import ImagePrior
 from csd_nerf.priors import (
     InstructPix2PixPrior,
     PriorLayoutError,
@@ -21,50 +19,7 @@ from csd_nerf.priors import (
     load_prior,
     toy_folder,
 )
-from tests.tiny_prior import TEXT_LENGTH, make_tiny_prior
-
-REPOSITORY = "timbrooks/instruct-pix2pix"
-THREE_WAYS = ("toy (embedded)", "local folder in diffusers layout", "hub id")
-
-
-def answers(prior) -> tuple[torch.Tensor, torch.Tensor]:
-    """A fingerprint of all three networks."""
-    x = torch.linspace(-1, 1, 4 * 8 * 8).view(1, 4, 8, 8)
-    noise = prior.predict_noise(x, torch.tensor(300), Condition(prior.encode_text(["make it red"])))
-    return noise, prior.decode(x)
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty hub cache."""
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setenv("HF_HUB_CACHE", str(folder))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    return folder
-
-
-def put_into_cache(cache: Path, source: Path) -> Path:
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    model = cache / ("models--" + REPOSITORY.replace("/", "--"))
-    shutil.copytree(source, model / "snapshots" / commit)
-    (model / "refs").mkdir()
-    (model / "refs" / "main").write_text(commit)
-    return model / "snapshots" / commit
-
-
-def never(*_: object, **__: object) -> None:
-    raise AssertionError("the hub was asked")
-
-
-def unreachable(*_: object, **__: object) -> None:
-    raise ConnectionError("Name or service not known\nmore")
-
-
-@pytest.fixture
-def copied(tmp_path: Path, edit_folder: Path) -> Path:
-    return Path(shutil.copytree(edit_folder, tmp_path / "copied"))
+from tests.tiny_prior import TEXT_LENGTH, answers, make_tiny_prior
 
 
 def test_a_folder_gives_the_prior_that_its_configuration_describes(edit_folder: Path, text_folder: Path):
@@ -85,110 +40,17 @@ def test_loading_leaves_the_random_state_alone(edit_folder: Path):
 
 
 def test_toy_is_found_inside_the_installed_package(
-    tmp_path: Path, edit_folder: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+    tmp_path: Path, edit_folder: Path, monkeypatch: pytest.MonkeyPatch, silent_hub: Path
 ):
     (tmp_path / "__init__.py").touch()
     spec = importlib.util.spec_from_file_location("csd_nerf.data", tmp_path / "__init__.py")
     assert spec is not None
     monkeypatch.setitem(sys.modules, "csd_nerf.data", importlib.util.module_from_spec(spec))
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", never)
     with pytest.raises(PriorNotFoundError, match="csd prior train"):
         load_prior("toy")
     shutil.copytree(edit_folder, tmp_path / "toy_prior")
     assert toy_folder() == tmp_path / "toy_prior"
     assert load_prior("toy", device="cpu").name == "toy"
-
-
-def test_an_unknown_name_lists_the_three_ways(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", never)
-    for name in ("instruct-pix2pics", "./nowhere", "/no/such/folder", "~/nowhere", ""):
-        with pytest.raises(PriorNotFoundError) as error:
-            load_prior(name)
-        assert all(way in str(error.value) for way in (repr(name), *THREE_WAYS))
-    with pytest.raises(PriorNotFoundError, match="Did you mean 'instruct-pix2pix'"):
-        load_prior("instruct-pix2pics")
-
-
-@pytest.mark.parametrize("by_environment", [True, False])
-def test_offline_never_asks_the_hub(cache: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool):
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", never)
-    if by_environment:
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(PriorNotFoundError) as error:
-        load_prior("instruct-pix2pix", offline=None if by_environment else True)
-    tried = (REPOSITORY, "offline", str(cache))
-    assert all(text in str(error.value) for text in (*tried, *THREE_WAYS))
-
-
-def test_an_unreachable_hub_fails_at_once_and_says_why(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", unreachable)
-    with pytest.raises(PriorNotFoundError) as error:
-        load_prior("some/model")
-    message = str(error.value)
-    assert "ConnectionError: Name or service not known)" in message and all(way in message for way in THREE_WAYS)
-
-
-@pytest.mark.parametrize("offline", [True, False])
-def test_the_cache_serves_when_the_hub_does_not(
-    cache: Path, edit_folder: Path, edit_prior, monkeypatch: pytest.MonkeyPatch, offline: bool
-):
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", never if offline else unreachable)
-    snapshot = put_into_cache(cache, edit_folder)
-    prior = load_prior("instruct-pix2pix", device="cpu", offline=offline)
-    assert prior.name == "instruct-pix2pix"
-    torch.testing.assert_close(answers(prior), answers(edit_prior))
-    (snapshot / "vae/diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(PriorLayoutError, match=r"(?s)vae/diffusion_pytorch_model.safetensors is missing.*connect once"):
-        load_prior("instruct-pix2pix", offline=offline)
-
-
-def serve(monkeypatch: pytest.MonkeyPatch, source: Path, target: Path, extra: tuple[str, ...] = ()) -> list[list[str]]:
-    """A hub that answers; returns the lists of files that were asked for."""
-    files = [path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file()]
-    asked: list[list[str]] = []
-
-    def snapshot_download(repo_id: str, *, allow_patterns: list[str], local_files_only: bool) -> str:
-        assert repo_id == REPOSITORY and not local_files_only
-        asked.append(allow_patterns)
-        for name in allow_patterns:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source / name, target / name)
-        return str(target)
-
-    siblings = [SimpleNamespace(rfilename=name) for name in (*files, *extra)]
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: SimpleNamespace(siblings=siblings))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    return asked
-
-
-def test_only_what_is_needed_is_downloaded(tmp_path: Path, edit_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    unneeded = ("README.md", "instruct-pix2pix.ckpt", "safety_checker/model.safetensors",
-                "unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.safetensors",
-                "text_encoder/pytorch_model.bin")  # fmt: skip
-    asked = serve(monkeypatch, edit_folder, tmp_path, unneeded)
-    load_prior(REPOSITORY, device="cpu", offline=False)
-    assert not [name for name in asked[0] if name.endswith((".safetensors", ".bin"))]
-    weights = {name for name in asked[1] if name not in asked[0]}
-    networks = ("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model")
-    assert weights == {f"{name}.safetensors" for name in networks}
-
-
-def test_a_wrong_model_is_refused_before_its_weights_are_downloaded(
-    tmp_path: Path, copied: Path, monkeypatch: pytest.MonkeyPatch
-):
-    config = json.loads((copied / "unet/config.json").read_text())
-    (copied / "unet/config.json").write_text(json.dumps({**config, "in_channels": 9}))
-    asked = serve(monkeypatch, copied, tmp_path / "target")
-    with pytest.raises(PriorLayoutError, match="9 input channels"):
-        load_prior("instruct-pix2pix", offline=False)
-    assert len(asked) == 1
-
-
-def test_a_download_that_breaks_off_says_so(tmp_path: Path, edit_folder: Path, monkeypatch: pytest.MonkeyPatch):
-    serve(monkeypatch, edit_folder, tmp_path)
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(PriorNotFoundError, match="broke off.*run again to continue"):
-        load_prior("instruct-pix2pix", offline=False)
 
 
 @pytest.mark.parametrize("missing", ["model_index.json", "unet", "vae/config.json", "tokenizer", "text_encoder"])

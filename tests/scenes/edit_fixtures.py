@@ -1,5 +1,6 @@
 """What the tests of editing share: a prior that edits in microseconds, and runs of a few tiny steps."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 from csd_nerf.distill.schedule import NoiseSchedule
 from csd_nerf.distill.types import Condition
 from csd_nerf.scenes.edit_trainer import EditTrainerConfig
+from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.run import EditRun, run_edit
 
 PROMPT = "make it negative"
@@ -91,3 +93,17 @@ def weights(checkpoint: Path) -> dict[str, Tensor]:
     """The model's weights in a checkpoint."""
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["pipeline"]
     return {key: value for key, value in state.items() if key.startswith("_model.") and torch.is_tensor(value)}
+
+
+def same_edits(one: EditRun, other: EditRun) -> bool:
+    indices = [json.loads((run.edits / "edits.json").read_text()) for run in (one, other)]
+    entries = [[{k: v for k, v in e.items() if k != "seconds"} for e in index["rounds"]] for index in indices]
+    files = [file for entry in entries[0] for file in entry["views"].values()]
+    return entries[0] == entries[1] and all(
+        torch.equal(read_picture(one.edits / file), read_picture(other.edits / file)) for file in files
+    )
+
+
+def same_weights(one: EditRun, other: EditRun) -> bool:
+    first, second = weights(one.checkpoint), weights(other.checkpoint)
+    return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)

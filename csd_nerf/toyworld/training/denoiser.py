@@ -16,6 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from csd_nerf.toyworld.training.data import EditData
 from csd_nerf.toyworld.training.networks import DDIMScheduler, UNet2DConditionModel
+from csd_nerf.toyworld.training.precision import mixed_precision
 from csd_nerf.toyworld.training.settings import ConditioningDropout, TrainingSettings
 from csd_nerf.toyworld.training.tokenizer import tokenize
 
@@ -160,13 +161,11 @@ def make_loss(
 ) -> Callable[[torch.Generator], Float[Tensor, ""]]:
     """The loss of a random batch of edits."""
     alphas = scheduler.alphas_cumprod
-    # The GPU's half precision; on the CPU everything stays in single precision.
-    half = settings.device.startswith("cuda")
 
     def loss_of_batch(generator: torch.Generator) -> Float[Tensor, ""]:
         chosen = torch.randint(len(data), (settings.denoiser_batch,), generator=generator)
         batch = draw_batch(data, chosen, alphas, settings.dropout, generator).to(settings.device)
-        with torch.autocast(settings.device.split(":")[0], torch.bfloat16, enabled=half):
+        with mixed_precision(settings.device):
             return loss_per_sample(denoiser, batch, alphas, settings.snr_gamma).mean()
 
     return loss_of_batch
