@@ -74,9 +74,9 @@ class PriorTrain:
     data: Path | None = None
     """Folder of the training data, made where it is missing; default: in the run folder."""
     autoencoder_minutes: float | None = None
-    """Minutes for the autoencoder; default: 16. Learning rates follow the time, over all restarts."""
+    """Minutes for the autoencoder; default: 20. Learning rates follow the time, over all restarts."""
     denoiser_minutes: float | None = None
-    """Minutes for text encoder and UNet; default: 55."""
+    """Minutes for text encoder and UNet; default: 70."""
     photos: Path | None = None
     """Folder of photos, for the styles and the autoencoder; without it they see toy scenes alone."""
     style_nets: Path | None = None

@@ -12,6 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from csd_nerf.toyworld.training.networks import AutoencoderKL, decode, posterior
+from csd_nerf.toyworld.training.precision import mixed_precision
 from csd_nerf.toyworld.training.settings import TrainingSettings
 
 
@@ -65,10 +66,11 @@ def make_loss(
         if photo_count:
             parts.append(photos[torch.randint(len(photos), (photo_count,), generator=generator)])
         x = jitter(to_signed(torch.cat(parts)), generator).to(settings.device)
-        law = posterior(autoencoder, x)
-        noise = torch.randn(law.mean.shape, generator=generator).to(settings.device)
-        x_hat = decode(autoencoder, law.mean + law.std * noise)
-        divergence = 0.5 * (law.mean.square() + law.var - 1 - law.logvar).mean()
+        with mixed_precision(settings.device):
+            law = posterior(autoencoder, x)
+            noise = torch.randn(law.mean.shape, generator=generator).to(settings.device)
+            x_hat = decode(autoencoder, law.mean + law.std * noise).float()
+        divergence = 0.5 * (law.mean.square() + law.var - 1 - law.logvar).float().mean()
         return reconstruction_loss(x_hat, x) + settings.kl_weight * divergence
 
     return loss_of_batch

@@ -48,7 +48,7 @@ class NetworkSize:
 SIZES: dict[str, NetworkSize] = {
     "cpu": NetworkSize(
         image_size=64,
-        autoencoder_channels=(24, 40, 64),
+        autoencoder_channels=(32, 64, 96),
         autoencoder_layers=1,
         denoiser_channels=(48, 96, 144),
         denoiser_layers=1,
@@ -94,7 +94,7 @@ class TrainingSettings:
     """Folder of the run: checkpoints, logs, pictures; the finished prior is in `output / "export"`."""
     data: Path
     """Folder of the data set; it is made, or completed, when its file `DONE` is missing."""
-    scenes: int = 2132
+    scenes: int = 8008
     """Source pictures of a data set that has to be made; each gets about five edits."""
     photos: Path | None = None
     """Folder with real pictures (jpg, png); the autoencoder sees crops of them too."""
@@ -102,13 +102,13 @@ class TrainingSettings:
     """Folder with style transfer networks, for a data set that has to be made."""
     size: SizeName = "cpu"
     """Network size: `cpu` (64 pixels) or `gpu` (128 pixels)."""
-    autoencoder_minutes: float = 13.0
+    autoencoder_minutes: float = 20.0
     """Training time of the autoencoder, minutes, added up over resumes."""
-    denoiser_minutes: float = 62.0
+    denoiser_minutes: float = 70.0
     """Training time of text encoder and UNet, minutes, added up over resumes."""
-    autoencoder_batch: int = 8
+    autoencoder_batch: int = 16
     """Pictures per step of the autoencoder."""
-    denoiser_batch: int = 32
+    denoiser_batch: int = 64
     """Pairs per step of the denoiser."""
     autoencoder_rate: float = 3e-3
     """Peak learning rate of the autoencoder."""
