@@ -8,6 +8,7 @@ diffusers and transformers are imported here alone, and inside functions: they t
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from csd_nerf.priors.autoencoder import Autoencoder
-from csd_nerf.priors.errors import PriorLayoutError
+from csd_nerf.priors.errors import PriorError, PriorLayoutError
 from csd_nerf.priors.latent_diffusion import Components
 from csd_nerf.priors.layout import Layout, Weights, read_json
 from csd_nerf.priors.schedules import schedule_from_config
@@ -24,6 +25,7 @@ from csd_nerf.priors.text import TextEncoder
 
 def load_components(folder: Path, layout: Layout, *, name: str, device: torch.device, dtype: torch.dtype) -> Components:
     """Load all parts from `folder`. The global random state is left as it was."""
+    _check_libraries()
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler = read_json(path) if path.is_file() else {}
     with torch.random.fork_rng(devices=[]), _without_progress_bars():
@@ -39,6 +41,19 @@ def load_components(folder: Path, layout: Layout, *, name: str, device: torch.de
             device=device,
             dtype=dtype,
         )
+
+
+def _check_libraries() -> None:
+    """Import what loading needs. New versions of both libraries fail in an old torch without saying that it is old."""
+    try:
+        from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel  # noqa: F401
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # noqa: F401
+    except Exception as error:
+        installed = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "transformers"))
+        raise PriorError(
+            f"{installed} do not work together ({type(error).__name__}: {str(error).splitlines()[-1]}): update torch, "
+            "or for torch 2.5 run pip install 'csd_nerf[torch25]' (in a checkout: pip install -e '.[torch25]')"
+        ) from error
 
 
 def _load_unet(folder: Path, weights: Weights) -> nn.Module:

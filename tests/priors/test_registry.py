@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from csd_nerf.distill import ImagePrior
 from csd_nerf.priors import (
     InstructPix2PixPrior,
+    PriorError,
     PriorLayoutError,
     PriorNotFoundError,
     TextToImagePrior,
@@ -163,3 +164,9 @@ def test_bad_device_and_precision_are_refused(edit_folder: Path):
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="torch sees no GPU"):
             load_prior(edit_folder, device="cuda:0")
+
+
+def test_libraries_that_do_not_fit_together_are_named(edit_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(PriorError, match=r"torch \S+, diffusers \S+, transformers \S+ do not work together.*torch25"):
+        load_prior(edit_folder)
