@@ -1,4 +1,4 @@
-"""nerfstudio's commands on a plain nerfacto, on a machine without GPU, network, AlexNet and ffmpeg on PATH."""
+"""nerfstudio's commands, on plain nerfacto and on ours, without GPU, network, AlexNet and ffmpeg on PATH."""
 
 import copy
 import json
@@ -99,19 +99,27 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_scene(tmp_path_factory.mktemp("scene") / "many", views=20)
 
 
+@pytest.fixture(scope="module", params=["nerfacto", "csd-edit-lite"])
+def method(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def trained(many: Path, tmp_path_factory: pytest.TempPathFactory, alone: pytest.MonkeyPatch) -> Path:
-    """The run folder of `ns-train nerfacto`, 20 steps."""
+def trained(method: str, many: Path, tmp_path_factory: pytest.TempPathFactory, alone: pytest.MonkeyPatch) -> Path:
+    """The run folder of `ns-train`, 20 steps in all."""
     output = tmp_path_factory.mktemp("outputs")
-    train(many, output, "first", "--max-num-iterations", 20)
-    (run,) = output.glob("*/nerfacto/first")
+    train(method, many, output, "first", 20)
+    (run,) = output.glob(f"*/{method}/first")
     return run
 
 
-def train(scene: Path, output: Path, name: str, *flags: object) -> str:
+def train(method: str, scene: Path, output: Path, name: str, steps: int, *flags: object) -> str:
     tiny = [word for flag, value in TINY.items() for word in (f"--{flag}", value)]
     here = ["--data", scene, "--output-dir", output, "--timestamp", name, "--vis", "tensorboard"]
-    return call("ns-train", "nerfacto", *here, *tiny, *flags)
+    if method != "nerfacto":
+        here += ["--prompt", "make it night", "--pipeline.edit-steps", 2, "--pipeline.scene-steps", steps // 2]
+        steps -= steps // 2
+    return call("ns-train", method, *here, *tiny, "--max-num-iterations", steps, *flags)
 
 
 @pytest.mark.slow
@@ -122,8 +130,10 @@ def test_evaluate(trained: Path, tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_continue_from_checkpoint(trained: Path, many: Path, tmp_path: Path):
-    train(many, tmp_path, "second", "--max-num-iterations", 2, "--load-dir", trained / "nerfstudio_models")
+def test_continue_from_checkpoint(method: str, trained: Path, many: Path, tmp_path: Path):
+    # nerfacto counts its steps from the loaded one; csd-edit counts those on edits from the first.
+    steps = 2 if method == "nerfacto" else 24
+    train(method, many, tmp_path, "second", steps, "--load-dir", trained / "nerfstudio_models")
     assert [file.name for file in tmp_path.rglob("*.ckpt")] == ["step-000000021.ckpt"]
 
 
