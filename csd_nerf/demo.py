@@ -8,7 +8,8 @@ shading alone gives the nearest true edit a spread above 0, which is reported be
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,6 +26,13 @@ AMBIGUOUS_PROMPT = "give it a hat"
 _FRAMES, _FPS = 72, 24
 _EDITED = 0.1
 """Mean absolute difference over channels from which a pixel of the true edit counts as changed."""
+_FLAGS = {
+    "--data": "--scene",
+    "--pipeline.prompt": "--prompt",
+    "--pipeline.seed": "--seed",
+    "--max-num-iterations": "--steps",
+    "--output-dir": "--output",
+}
 _console = Console(stderr=True)
 
 
@@ -43,17 +51,14 @@ def run_demo(
 ) -> dict[str, object]:
     """Run the demo and write its files to `output`; returns what `metrics.json` holds.
 
-    Raises `ValueError` or `SceneError` before any training for a scene or prompt that cannot work.
+    Raises `ValueError` before any training for a scene, prompt or folder that cannot work.
     """
     from csd_nerf.scenes import load_scene, run_edit
     from csd_nerf.scenes.showcase import render_held_out
 
     started = time.monotonic()
     prompt = AMBIGUOUS_PROMPT if prompt is None else prompt
-    if scene is not None and not scene.exists():
-        raise ValueError(f"--scene {scene} does not exist: give a folder in nerfstudio format (with transforms.json)")
-    output.mkdir(parents=True, exist_ok=True)
-    with resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as built_in:
+    with resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as built_in, _own_flags():
         run = run_edit(
             built_in if scene is None else scene,
             prompt,
@@ -103,6 +108,20 @@ def run_demo(
     write_atomically(output / "metrics.json", lambda path: _write_text(path, text))
     _console.print(f"[bold]{output}[/]: before.mp4, after.mp4, comparison.png, metrics.json", highlight=False)
     return metrics
+
+
+@contextmanager
+def _own_flags() -> Iterator[None]:
+    """A run's errors name the flags of `ns-train`; say them with this command's."""
+    from csd_nerf.scenes import SceneError
+
+    try:
+        yield
+    except SceneError as error:
+        message = str(error).removeprefix("csd-edit: ")
+        for theirs, ours in _FLAGS.items():
+            message = message.replace(theirs, ours)
+        raise ValueError(message) from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -19,16 +19,29 @@ def test_help_names_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "demo" in text and "prior" in text
 
 
-def test_demo_of_a_missing_scene_names_the_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = main(["demo", "--scene", str(tmp_path / "nowhere"), "--output", str(tmp_path / "out")])
-    assert code == 2
-    assert "--scene" in said(capsys)
-    assert not (tmp_path / "out").exists()
-
-
-def test_demo_without_a_prompt_says_so_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", "--prompt", " ", "--output", str(tmp_path)]) == 2
-    assert "prompt is empty" in said(capsys)
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--scene", "nowhere"], "--scene nowhere does not exist"),
+        (["--prompt", " "], "--prompt is empty"),
+        (["--steps", "0"], "--steps 0: give at least 1"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--output", "taken"], "cannot write taken/runs"),
+    ],
+)
+def test_demo_names_its_own_flag_before_any_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: list[str],
+    complaint: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("taken").write_text("a file")
+    assert main(["demo", *flags]) == 2
+    text = said(capsys)
+    assert complaint in text and "pipeline" not in text and "--output-dir" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
 def test_unknown_prior_names_the_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
