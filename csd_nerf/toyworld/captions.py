@@ -11,7 +11,7 @@ PLACES = {
     "sea": "on the sea",
     "floor": "in a room",
 }
-STYLE_WORDS = {"sketch": "pencil sketch", "oil": "oil painting", "popart": "pop art"} | {
+STYLE_WORDS = {"sketch": "pencil sketch", "oil": "oil painting", "popart": "pop art", "night": "at night"} | {
     name: f"in the style of {title}" for name, title in PAINTINGS.items()
 }
 PHOTO = "a photo"

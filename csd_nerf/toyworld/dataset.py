@@ -28,9 +28,10 @@ from csd_nerf.toyworld.render import Renderer, to_bytes
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, odd_scene_from_seed
 from csd_nerf.toyworld.style_nets import PAINTINGS, StyleNet, load_style_nets
 
-PHOTO_SHARES = {"sketch": 0.36, "oil": 0.28, "popart": 0.16, "painting": 0.20}
+PHOTO_SHARES = {"sketch": 0.26, "oil": 0.20, "popart": 0.10, "painting": 0.26, "night": 0.18}
 SEEDS_PER_SHARD = 1000
-PHOTO_SHARE = 0.06  # of all pairs; a fifth of the styles
+PHOTO_SHARE = 0.15  # of all pairs; a third of the styles
+HELD_OUT_PHOTOS = 20  # one photo in so many is shown by the first shard alone, which training sets aside
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,14 @@ class DatasetRecipe:
     samples: int = 2
     """Rays along a pixel's side."""
     photos: Path | None = None
-    """Folder of jpg photos; about a fifth of the style pairs are then made from them."""
+    """Folder of photos (jpg, png); about a third of the style pairs are then made from them."""
     style_nets: Path | None = None
     """Folder of painting styles; without it no picture is painted."""
 
     def check(self, scenes: int) -> None:
         """Raise ValueError where a folder has not what it should, or training seeds would run into held-out ones."""
-        if self.photos is not None and not any(Path(self.photos).glob("*.jpg")):
-            raise ValueError(f"no *.jpg in the folder of photos {self.photos}")
+        if self.photos is not None and not photo_files(self.photos, held_out=True):
+            raise ValueError(f"no jpg or png in the folder of photos {self.photos}")
         if self.style_nets is not None and not load_style_nets(self.style_nets):
             raise ValueError(f"no painting style in {self.style_nets}; known: {', '.join(PAINTINGS)} (.safetensors)")
         if not 0 < self.scenes_per_shard <= SEEDS_PER_SHARD:
@@ -112,7 +113,7 @@ def write_shard(path: Path, seed: int, scenes: int, recipe: DatasetRecipe) -> in
     pile = _Pile()
     for index in range(scenes):
         _add_scene(pile, seed + index, recipe, nets)
-    files = sorted(Path(recipe.photos).glob("*.jpg")) if recipe.photos is not None else []
+    files = photo_files(recipe.photos, held_out=seed == recipe.first_seed) if recipe.photos is not None else []
     for index in range(round(PHOTO_SHARE * scenes * recipe.edits_per_scene / 2) if files else 0):
         _add_photo(pile, seed + index, files, recipe.size, nets)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -127,6 +128,14 @@ def write_shard(path: Path, seed: int, scenes: int, recipe: DatasetRecipe) -> in
         )
     os.replace(temporary, path)
     return len(pile.pairs)
+
+
+def photo_files(folder: Path, held_out: bool) -> list[Path]:
+    """The photos for training, or those that it never sees (one in `HELD_OUT_PHOTOS`, at least one)."""
+    files = [file for file in sorted(Path(folder).iterdir()) if file.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+    if len(files) == 1:
+        return files
+    return [file for index, file in enumerate(files) if (index % HELD_OUT_PHOTOS == 0) == held_out]
 
 
 def _add_scene(pile: _Pile, seed: int, recipe: DatasetRecipe, nets: dict[str, StyleNet]) -> None:

@@ -25,7 +25,7 @@ from csd_nerf.toyworld.scene import (
     is_held_out,
 )
 from csd_nerf.toyworld.style_nets import PAINTINGS, StyleNet
-from csd_nerf.toyworld.styles import STYLES
+from csd_nerf.toyworld.styles import PHOTO_STYLES, STYLES
 
 SHARES: dict[str, float] = {
     "recolour": 0.19,
@@ -53,7 +53,7 @@ class Edit:
     changes: tuple[tuple[str, object], ...] = ()
     """Fields of the scene and their new values."""
     style: str | None = None
-    """A name in `STYLES` or `PAINTINGS`."""
+    """A name in `STYLES`, `PHOTO_STYLES` or `PAINTINGS`."""
 
     def scene(self, scene: Scene) -> Scene:
         """The scene after the edit."""
@@ -67,8 +67,9 @@ class Edit:
         """
         if self.style is None:
             return images
-        if self.style in STYLES:
-            return STYLES[self.style](images)
+        ours = STYLES | PHOTO_STYLES
+        if self.style in ours:
+            return ours[self.style](images)
         if not nets or self.style not in nets:
             raise KeyError(f"the style '{self.style}' needs its network {self.style}.safetensors: give its folder")
         return nets[self.style](images)
@@ -88,7 +89,7 @@ def draw_edit(kind: str, scene: Scene | None, rng: np.random.Generator, painting
         return None
     words: dict[str, str] = {"object": scene.object if scene else ""}
     changes: tuple[tuple[str, object], ...] = ()
-    style = kind if kind in STYLES else None
+    style = kind if kind in STYLES or (scene is None and kind in PHOTO_STYLES) else None
     if kind == "painting":
         if not paintings:
             return None

@@ -124,4 +124,13 @@ def pop_art(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     return 0.06 + 0.47 * low + 0.47 * high
 
 
+def day_for_night(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """A photo as if taken by moonlight: dark, blue, little colour left, bright skies dimmed most."""
+    faded = 0.6 * luminance(images) + 0.4 * images
+    moon = torch.tensor([0.55, 0.72, 1.25], device=images.device)[:, None, None]
+    return (0.6 * faded**1.3 * (1 - 0.5 * faded.square()) * moon).clamp(0, 1)
+
+
 STYLES: dict[str, Callable[[Tensor], Tensor]] = {"sketch": pencil_sketch, "oil": oil_painting, "popart": pop_art}
+PHOTO_STYLES: dict[str, Callable[[Tensor], Tensor]] = {"night": day_for_night}
+"""Edits that are true in 3D on a toy scene and only imitated on a photo."""

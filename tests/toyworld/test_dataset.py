@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from csd_nerf.toyworld.dataset import DatasetRecipe, load_dataset, write_dataset, write_shard
+from csd_nerf.toyworld.captions import PHOTO
+from csd_nerf.toyworld.dataset import HELD_OUT_PHOTOS, DatasetRecipe, load_dataset, write_dataset, write_shard
 from csd_nerf.toyworld.edits import SHARES
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS
 
@@ -68,9 +69,26 @@ def test_photos_are_styled(tmp_path):
     assert styled and "a photo" in shard["captions"]
 
 
+def test_held_out_photos_are_shown_by_the_first_shard_alone(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(HELD_OUT_PHOTOS + 2):  # a grey of its own for each
+        Image.new("RGB", (16, 16), (10 * index + 5,) * 3).save(photos / f"{index:02d}.jpg", quality=100)
+    recipe = replace(RECIPE, size=16, photos=photos, edits_per_scene=40)
+    shown = []
+    for seed in (0, 1000):
+        write_shard(tmp_path / "s.npz", seed, 2, recipe)
+        shard = np.load(tmp_path / "s.npz")
+        pictures = zip(shard["images"], shard["captions"], strict=True)
+        greys = [image.mean() for image, words in pictures if words == PHOTO]
+        shown.append({round((grey - 5) / 10) for grey in greys})
+    assert shown[0] <= {0, HELD_OUT_PHOTOS}
+    assert len(shown[1]) > 3 and not shown[1] & {0, HELD_OUT_PHOTOS}
+
+
 def test_bad_recipes_are_named(tmp_path):
     for recipe, match in (
-        (replace(RECIPE, photos=tmp_path), "no \\*.jpg"),
+        (replace(RECIPE, photos=tmp_path), "no jpg or png"),
         (replace(RECIPE, style_nets=tmp_path), "no painting style"),
         (replace(RECIPE, scenes_per_shard=0), "scenes_per_shard"),
         (replace(RECIPE, first_seed=HELD_OUT_SEEDS - 10), "held-out seeds"),

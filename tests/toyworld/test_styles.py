@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from csd_nerf.toyworld.edits import Edit
 from csd_nerf.toyworld.style_nets import PAINTINGS, StyleNet, load_style_nets
-from csd_nerf.toyworld.styles import STYLES, luminance
+from csd_nerf.toyworld.styles import PHOTO_STYLES, STYLES, luminance
 
 REAL_NETS = Path(__file__).resolve().parents[3] / "shared/data/style_nets"
 
@@ -50,6 +50,15 @@ def test_pop_art_has_few_colours(images):
     popart = STYLES["popart"](images)
     flat = torch.stack([(popart - tone).abs() for tone in (0.06, 0.53, 1.0)]).amin(0) < 0.01
     assert flat.float().mean() > 0.85
+
+
+def test_night_photos_are_dark_blue_and_bright_skies_most(images):
+    night = PHOTO_STYLES["night"](images)
+    assert luminance(night).mean() < 0.5 * luminance(images).mean()
+    white = PHOTO_STYLES["night"](torch.ones(1, 3, 4, 4))[0, :, 0, 0]
+    assert white[2] > white[1] > white[0] and white[2] < 0.42
+    greys = PHOTO_STYLES["night"](torch.linspace(0, 1, 50).expand(1, 3, 1, 50))
+    assert (greys.diff(dim=3) > 0).float().mean() > 0.7, "light and dark keep their order, but for the brightest"
 
 
 def fake_net(folder: Path, name: str) -> None:

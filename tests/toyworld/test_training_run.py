@@ -127,6 +127,7 @@ def test_a_missing_data_set_is_made(settings, monkeypatch, tmp_path):
 def test_photos_are_cropped_to_the_side(tmp_path):
     Image.new("RGB", (90, 50), "red").save(tmp_path / "a.jpg")
     Image.new("L", (20, 40)).save(tmp_path / "b.png")
+    Image.new("RGB", (60, 60), "blue").save(tmp_path / "0.jpg")  # the first of all is held out
     assert read_photos(tmp_path, 32, crops=2).shape == (4, 32, 32, 3)
     assert read_photos(None, 32).shape == (0, 32, 32, 3)
 

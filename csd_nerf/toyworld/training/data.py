@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from rich.progress import Progress
 from torch import Tensor
 
-from csd_nerf.toyworld.dataset import DatasetRecipe, load_dataset, write_dataset
+from csd_nerf.toyworld.dataset import DatasetRecipe, load_dataset, photo_files, write_dataset
 from csd_nerf.toyworld.training.settings import TrainingSettings
 
 
@@ -86,9 +86,8 @@ def prepare_edits(settings: TrainingSettings) -> EditData:
 
 
 def read_photos(folder: Path | None, side: int, crops: int = 2, seed: int = 0) -> UInt8[Tensor, "m side side 3"]:
-    """Random square crops of the folder's pictures, first shrunk so that a crop shows a good part of the scene."""
-    files = sorted(folder.iterdir()) if folder is not None else []
-    files = [file for file in files if file.suffix.lower() in {".jpg", ".jpeg", ".png"}]
+    """Random square crops of the training photos, first shrunk so that a crop shows a good part of the scene."""
+    files = photo_files(folder, held_out=False) if folder is not None else []
     random = np.random.default_rng(seed)
     parts = []
     for file in files:
