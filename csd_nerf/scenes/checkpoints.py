@@ -1,6 +1,7 @@
 """Checkpoint files: found, read, compared with the model, written whole."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.errors import SceneError, writing_to
 from csd_nerf.scenes.files import write_atomically
 
 _STEP = re.compile(r"step-(\d+)\.ckpt")
@@ -35,6 +36,28 @@ def find_checkpoint(load_dir: Path, load_step: int | None = None) -> Path:
     if load_step is not None and load_step not in steps:
         raise SceneError(f"--load-step {load_step} is not in {folder}: choose one of {sorted(steps)}.")
     return steps[max(steps) if load_step is None else load_step]
+
+
+def keep_scene(checkpoint: Path, folder: Path) -> Path:
+    """Have the checkpoint of the scene before its first edit in a run's own `folder`, as a link where the disk can.
+
+    The run it comes from may delete it, or be deleted. Returns its place in `folder`.
+    """
+    kept = folder / checkpoint.name
+    if kept.exists():
+        return kept
+    with writing_to(kept):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            kept.hardlink_to(checkpoint)
+        except OSError:  # another disk, or one without links
+            temporary = folder.parent / f".{kept.name}.tmp"
+            try:
+                shutil.copyfile(checkpoint, temporary)
+                temporary.replace(kept)
+            finally:
+                temporary.unlink(missing_ok=True)
+    return kept
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -74,8 +74,9 @@ class EditSession:
 
     @property
     def scene_finished(self) -> bool:
-        """Whether the scene phase should end now; asking for a round ends it early."""
-        return self.phase == "scene" and (self.scene_done >= self.scene_steps or self.schedule.requested)
+        """Whether the scene phase should end now; asking for a round ends it early, but not before its first step."""
+        asked = self.schedule.requested and self.scene_done > 0
+        return self.phase == "scene" and (self.scene_done >= self.scene_steps or asked)
 
     def round_due(self, edit_steps: int) -> bool:
         """Whether a round should run now, if the NeRF has `edit_steps` steps to learn from all rounds."""

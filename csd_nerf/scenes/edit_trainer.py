@@ -10,8 +10,7 @@ edit phase, in all three cases:
 """
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,13 +24,13 @@ from nerfstudio.utils.external import TCNN_EXISTS
 from csd_nerf.distill.editing import check_edit
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
-from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint, write_checkpoint
+from csd_nerf.scenes.checkpoints import find_checkpoint, keep_scene, read_checkpoint, write_checkpoint
 from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord, view_names
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
-from csd_nerf.scenes.random_state import restore_random_state
+from csd_nerf.scenes.random_state import deterministic, restore_random_state
 from csd_nerf.scenes.run_summary import announce, announce_remaining, summarize
 from csd_nerf.scenes.scene_check import check_data, check_writable
 from csd_nerf.scenes.scene_editor import SceneEditor
@@ -122,7 +121,7 @@ class EditTrainer(Trainer):
 
     def train(self) -> None:
         """Train and edit until both phases are done."""
-        with _deterministic(self.config.deterministic and self.device == "cpu"):
+        with deterministic(self.config.deterministic and self.device == "cpu"):
             super().train()
 
     def _checked_prior(self) -> ImagePrior:
@@ -157,8 +156,7 @@ class EditTrainer(Trainer):
         if path is not None:
             record.resume(path.parent.parent / "edits", self.session.rounds, self._start_step - 1)
             self.editor.restore_edits()
-            kept_scene = path.parent.parent / "scene"
-            self.scene_checkpoint = find_checkpoint(kept_scene) if kept_scene.is_dir() else path
+            self._keep_scene(path)
         remaining = self.session.remaining_steps(self.edit_steps)
         if remaining == 0:
             raise SceneError(
@@ -187,10 +185,19 @@ class EditTrainer(Trainer):
             self.optimizers.load_optimizers(loaded["optimizers"])
             if self.config.load_scheduler:
                 self.optimizers.load_schedulers(loaded["schedulers"])
-        self.grad_scaler.load_state_dict(loaded["scalers"])
+        if loaded["scalers"]:  # a run on a CPU has none
+            self.grad_scaler.load_state_dict(loaded["scalers"])
         self.pipeline.csd_edit.show(self.session.instruction)
         self._loaded = kept
         say(f"Resumed {path} after round {self.session.rounds}.")
+
+    def _keep_scene(self, loaded: Path) -> None:
+        """Take the scene before its first edit over from the run of the `loaded` checkpoint, if it has one."""
+        kept = loaded.parent.parent / "scene"
+        if any(kept.glob("step-*.ckpt")):
+            self.scene_checkpoint = keep_scene(find_checkpoint(kept), self.base_dir / "scene")
+        elif self._loaded is None:  # plain nerfacto's: all of it is the scene
+            self.scene_checkpoint = keep_scene(loaded, self.base_dir / "scene")
 
     def _init_viewer_state(self) -> None:
         """Called once before the first step: go on as the loaded run would have, with a round if one is due."""
@@ -217,6 +224,10 @@ class EditTrainer(Trainer):
             self._begin_edit_phase(step)
         if session.restore_requested:
             self.editor.restore_originals(step)
+        if session.phase == "edit" and session.edit_done >= self.edit_steps:
+            # nerfstudio's loop is longer when the scene phase was cut short; nothing would be edited in what is left.
+            self.stop_training = True
+            self.pipeline.csd_edit.end()
         if not session.round_due(self.edit_steps):
             return
         try:
@@ -236,6 +247,8 @@ class EditTrainer(Trainer):
         self.optimizers = self.setup_optimizers()
         self.scene_checkpoint = self.base_dir / "scene" / f"step-{step:09d}.ckpt"
         write_checkpoint(self.scene_checkpoint, self._checkpoint(step, optimizers=False), self.base_dir)
+        self.save_checkpoint(step)  # so that a run killed in its first round goes on from here
+        writer.GLOBAL_BUFFER["max_iter"] = step + 1 + self.edit_steps
         say(f"The scene is trained ({self.session.scene_done} steps); editing begins. Start other edits of it with")
         say(f"  --load-dir {self.scene_checkpoint.parent}")
         make_room_for_table()
@@ -274,19 +287,3 @@ class EditTrainer(Trainer):
     def _summarize(self, step: int) -> None:
         """Called after training, before nerfstudio waits for the viewer to be closed."""
         summarize(self.session, self.base_dir, self.scene_checkpoint)
-
-
-@contextmanager
-def _deterministic(wanted: bool) -> Iterator[None]:
-    """Within, sums on the CPU are made in one order; without, threads race in the hash grid's gradient."""
-    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    memory: Any = torch.utils.deterministic
-    fill = memory.fill_uninitialized_memory
-    if wanted:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        memory.fill_uninitialized_memory = False  # costs time and changes nothing here
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before, warn_only=warn)
-        memory.fill_uninitialized_memory = fill

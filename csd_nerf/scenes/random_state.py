@@ -40,3 +40,19 @@ def preserved_random_state() -> Iterator[None]:
         yield
     finally:
         restore_random_state(state)
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within, sums on the CPU are made in one order; without, threads race in the hash grid's gradient."""
+    before, warn = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
+    if wanted:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        memory.fill_uninitialized_memory = False  # costs time and changes nothing here
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn)
+        memory.fill_uninitialized_memory = fill

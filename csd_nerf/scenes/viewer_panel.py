@@ -59,6 +59,7 @@ class EditPanel(nn.Module):
     def __init__(self, session: EditSession, image_guidance_scale: float) -> None:
         super().__init__()
         self._session = session
+        self._ended = False
         self._default_image_guidance_scale = image_guidance_scale
         start = session.instruction
         self.a_prompt = ViewerText("Prompt", start.prompt, hint="What to change; used from the next round on")
@@ -117,10 +118,17 @@ class EditPanel(nn.Module):
         target = self._session.schedule if name == "requested" else self._session
 
         def leave(_: Any) -> None:
+            if self._ended:
+                return
             setattr(target, name, True)
             self.say("Will be done after the current step or round; press Resume Training if training is paused.")
 
         return leave
+
+    def end(self) -> None:
+        """Say that nothing more will be done."""
+        self._ended = True
+        self.say("Training has ended: start a run with --load-dir to go on.")
 
     def _pause(self, checkbox: ViewerCheckbox) -> None:
         self._session.paused = bool(checkbox.value)

@@ -14,6 +14,7 @@ from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.run import EditRun
 from tests.scenes.edit_fixtures import (
+    EDIT_STEPS,
     PROMPT,
     SCENE_STEPS,
     NegativePrior,
@@ -114,8 +115,21 @@ def test_the_panel_changes_the_next_round(tiny_scene: Path, tmp_path: Path):
     assert (first["prompt"], first["edit_steps"]) == (PROMPT, 5)
     assert (second["prompt"], second["edit_steps"]) == ("something else", 3)
     assert [entry["step"] - first["step"] for entry in (second, third)] == [1, 5], "asked for in round 1, then as usual"
-    assert "Round 3" in trainer.pipeline.csd_edit.i_progress.content
-    assert "data:image/jpeg;base64," in trainer.pipeline.csd_edit.j_contact_sheet.content
+    assert "Training has ended" in panels[0].i_progress.content
+    assert panels[0].j_contact_sheet.content.startswith("**Round 3**")
+    assert "data:image/jpeg;base64," in panels[0].j_contact_sheet.content
+
+
+def test_ending_the_scene_phase_early_does_not_lengthen_the_run(tiny_scene: Path, tmp_path: Path):
+    trainer = make_trainer(tiny_scene, tmp_path, NegativePrior(), lambda c: setattr(c.pipeline, "scene_steps", 100))
+    panel = trainer.pipeline.csd_edit
+    panel.f_edit_now.cb_hook(panel.f_edit_now)
+    trainer.train()
+    assert (trainer.session.scene_done, trainer.session.edit_done) == (1, EDIT_STEPS)
+    assert [path.name for path in trainer.checkpoint_dir.iterdir()] == [f"step-{EDIT_STEPS:09d}.ckpt"]
+    assert "Training has ended" in panel.i_progress.content
+    panel.f_edit_now.cb_hook(panel.f_edit_now)
+    assert not trainer.session.schedule.requested, "nobody is left to fulfil it"
 
 
 def test_pause_edit_now_and_restore(tiny_scene: Path, tmp_path: Path):

@@ -1,15 +1,21 @@
+import errno
 import json
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from csd_nerf.scenes import edit_trainer
+from csd_nerf.scenes.checkpoints import write_checkpoint
 from csd_nerf.scenes.edit_config import lite_config
 from csd_nerf.scenes.edit_trainer import EditTrainerConfig
-from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.errors import SceneError, writing_to
 from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.run import EditRun
 from tests.scenes.edit_fixtures import (
@@ -95,10 +101,18 @@ def test_a_run_killed_in_mid_round_resumes_exactly(whole: EditRun, tiny_scene: P
     assert not stale.exists()
 
 
+def in_its_own_scene_folder(run: EditRun) -> bool:
+    return run.scene_checkpoint.parent == run.folder / "scene" and run.scene_checkpoint.is_file()
+
+
+def same_file(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
 def test_resuming_into_another_folder_takes_the_edits_along(whole: EditRun, tiny_scene: Path, tmp_path: Path):
     longer = tiny_run(tiny_scene, tmp_path, load_dir=whole.folder, max_num_iterations=EDIT_STEPS + 4)
     assert longer.rounds == 3 and longer.folder != whole.folder
-    assert longer.scene_checkpoint == whole.scene_checkpoint
+    assert in_its_own_scene_folder(longer) and same_file(longer.scene_checkpoint, whole.scene_checkpoint)
     straight = tiny_run(tiny_scene, tmp_path / "straight", max_num_iterations=EDIT_STEPS + 4)
     assert same_weights(longer, straight) and same_edits(longer, straight)
 
@@ -106,7 +120,7 @@ def test_resuming_into_another_folder_takes_the_edits_along(whole: EditRun, tiny
 def test_editing_from_the_kept_scene_is_what_the_run_itself_did(whole: EditRun, tiny_scene: Path, tmp_path: Path):
     again = tiny_run(tiny_scene, tmp_path, load_dir=whole.scene_checkpoint.parent)
     assert same_weights(whole, again) and same_edits(whole, again)
-    assert again.scene_checkpoint == whole.scene_checkpoint
+    assert in_its_own_scene_folder(again) and same_file(again.scene_checkpoint, whole.scene_checkpoint)
 
 
 def test_a_finished_run_says_that_nothing_is_left(whole: EditRun, tiny_scene: Path, tmp_path: Path):
@@ -134,7 +148,55 @@ def test_a_plain_nerfacto_checkpoint_is_edited_at_once(whole: EditRun, tiny_scen
     index = json.loads((run.edits / "edits.json").read_text())
     assert [entry["step"] for entry in index["rounds"]] == [29999, 29999 + 4]
     assert run.checkpoint.name == f"step-{29999 + EDIT_STEPS:09d}.ckpt"
-    assert run.scene_checkpoint == scene / "step-000029999.ckpt"
+    assert in_its_own_scene_folder(run) and same_file(run.scene_checkpoint, scene / "step-000029999.ckpt")
+
+
+@pytest.mark.parametrize("linkable", [True, False])
+def test_the_scene_before_the_edit_outlives_the_runs_it_came_through(
+    whole: EditRun, tiny_scene: Path, tmp_path: Path, linkable: bool, monkeypatch: pytest.MonkeyPatch
+):
+    if not linkable:
+
+        def refuse(self: Path, target: Path) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        monkeypatch.setattr(Path, "hardlink_to", refuse)
+    scene = as_plain_nerfacto(whole.scene_checkpoint, tmp_path / "nerfacto/nerfstudio_models")
+    first = tiny_run(tiny_scene, tmp_path, load_dir=scene, timestamp="first")
+    content = first.scene_checkpoint.read_bytes()
+    shutil.rmtree(scene.parent)
+    second = tiny_run(
+        tiny_scene, tmp_path, load_dir=first.folder, timestamp="second", max_num_iterations=EDIT_STEPS + 1
+    )
+    shutil.rmtree(first.folder)
+    assert in_its_own_scene_folder(second) and second.scene_checkpoint.read_bytes() == content
+    assert not [path for path in second.folder.iterdir() if path.suffix == ".tmp"]
+    again = tiny_run(tiny_scene, tmp_path, load_dir=second.folder / "scene", timestamp="third")
+    assert in_its_own_scene_folder(again) and again.rounds == 2
+
+
+def test_a_disk_that_is_full_when_the_scene_is_trained_loses_nothing_saved(
+    whole: EditRun, tiny_scene: Path, tmp_path: Path
+):
+    def fill(path: Path, *arguments: Any) -> None:
+        if path.parent.name == "scene":
+            path.parent.mkdir(parents=True)
+            with writing_to(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write_checkpoint(path, *arguments)
+
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(SceneError, match="no space left.*resume with --load-dir"),
+    ):
+        patch.setattr(edit_trainer, "write_checkpoint", fill)
+        tiny_run(tiny_scene, tmp_path, configure=lambda config: setattr(config, "steps_per_save", 4))
+    run = tmp_path / "tiny/csd-edit-lite/run"
+    assert list((run / "scene").iterdir()) == [], "made, but nothing in it"
+    assert [path.name for path in (run / "nerfstudio_models").iterdir()] == ["step-000000004.ckpt"]
+    resumed = tiny_run(tiny_scene, tmp_path, load_dir=run / "nerfstudio_models")
+    assert in_its_own_scene_folder(resumed)
+    assert same_weights(whole, resumed) and same_edits(whole, resumed)
 
 
 def test_resuming_with_another_prompt_takes_the_new_one(whole: EditRun, tiny_scene: Path, tmp_path: Path):
