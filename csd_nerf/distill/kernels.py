@@ -6,7 +6,10 @@ that one depends on x_j - x_i; a kernel on features has to compute it for itself
 
 RBF kernel: `k(x, y) = exp(-|x - y|^2 / h)`, `grad_{x_j} k(x_j, x_i) = 2/h k (x_i - x_j)`, so that
 `repulsion_i = 2/h (x_i sum_j k_ij - sum_j k_ij x_j)`: a Gram matrix product, no n x n x d tensor.
-Bandwidth by the median heuristic, over noisy particles: `h = med^2 / log N`.
+Bandwidth by the median heuristic, over noisy particles: `h = med^2 / log N`, med the median *distance*.
+
+Kernels compute in float32 at least, and so is what they return: |x - y|^2 of latents overflows in half precision.
+Distances that are not finite make the Gram matrix NaN: the distiller reports that, nothing here hides it.
 """
 
 import math
@@ -17,6 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+PAIR_ELEMENTS = 1 << 22
+"""Differences of pairs are formed for at most this many elements at a time: memory stays bounded."""
+
+
+def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
 
 @dataclass(frozen=True)
 class IndependentKernel:
@@ -24,100 +35,121 @@ class IndependentKernel:
 
     def __call__(self, particles: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
         """Identity Gram matrix, no repulsion."""
+        particles = at_least_float32(particles)
         n = len(particles)
         return torch.eye(n, dtype=particles.dtype, device=particles.device), torch.zeros_like(particles)
 
 
 def pairwise_squared_distances(flat: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
-    """|x_i - x_j|^2 by the Gram matrix of the centred particles, exactly 0 on the diagonal.
+    """|x_i - x_j|^2 by the Gram matrix of the centred particles, exactly 0 for equal ones.
 
     Centring keeps the differences of large inner products accurate; latents of one scene share most of their norm.
+    Close pairs are computed once more from their difference, where the product leaves little but rounding. Particles
+    that differ by no more than what a network's rounding makes of one picture (64 eps of their norm) count as equal.
     """
     centred = flat - flat.mean(dim=0)
     gram = centred @ centred.T
     squares = gram.diagonal()
-    distances = (squares[:, None] + squares[None, :] - 2 * gram).clamp_min(0)
-    return distances.masked_fill(torch.eye(len(flat), dtype=torch.bool, device=flat.device), 0)
+    scale = squares[:, None] + squares[None, :]
+    distances = (scale - 2 * gram).clamp_min(0)
+    distances.fill_diagonal_(0)
+    norms = flat.square().sum(dim=1)
+    equal = (64 * torch.finfo(flat.dtype).eps) ** 2 * (norms[:, None] + norms[None, :])
+    i, j = torch.nonzero(torch.triu(distances <= 1e-3 * scale + 2 * equal, diagonal=1), as_tuple=True)
+    pairs = max(1, PAIR_ELEMENTS // max(1, flat.shape[1]))
+    for a, b in zip(i.split(pairs), j.split(pairs), strict=True):
+        exact = (flat[a] - flat[b]).square().sum(dim=1)
+        distances[a, b] = distances[b, a] = torch.where(exact <= equal[a, b], 0, exact)
+    return distances
 
 
 def median_bandwidth(squared: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
-    """`h = med^2 / log N`, the median over pairs of different particles (CSD D.2; Liu & Wang 2016).
+    """`h = med^2 / log N`, med the median of the distances over all pairs i < j (CSD D.2; Liu & Wang 2016).
 
-    One particle: infinite (nothing to compare with). Two: log 2, as the formula says.
+    With an even number of pairs the median is the mean of the middle two distances, and its square is not the mean of
+    their squares. One particle: infinite (nothing to compare with). Where most particles coincide the median is 0, and
+    those that do not would no longer be heard: then it is taken over the pairs that differ, and is 0 only if none do.
     """
     n = len(squared)
     if n < 2:
         return squared.new_tensor(math.inf)
     above = squared[torch.triu_indices(n, n, offset=1, device=squared.device).unbind()]
-    return torch.quantile(above, 0.5) / math.log(n)
+    distances = above.sqrt()
+    median = torch.quantile(distances, 0.5)
+    if median == 0 and distances.any():
+        median = torch.quantile(distances[distances > 0], 0.5)
+    return median.square() / math.log(n)
 
 
 def released_bandwidth(squared: Float[Tensor, "n n"]) -> Float[Tensor, ""]:
     """The CSD authors' code: lower median of the whole matrix, its zero diagonal included, over `log(N + 1)`.
 
     For one and two particles that median is a diagonal zero and their kernel 0/0; one particle is SDS here, and two
-    raise `ValueError`.
+    raise `ValueError`. Where many particles coincide it is 0 as well.
     """
     n = len(squared)
     if n == 1:
         return squared.new_tensor(math.inf)
     if n == 2:
         raise ValueError(
-            "preset 'released' has no kernel for 2 particles (its median is 0): use another preset or 3 views or more"
+            "the released code has no kernel for 2 particles (its median is 0): take one particle, or 3 or more, or "
+            "the bandwidth 'median'"
         )
     return torch.median(squared) / math.log(n + 1)
 
 
 @dataclass(frozen=True)
 class RBFKernel:
-    """The paper's kernel. Particles that coincide (h = 0) count as equal: k = 1 and no repulsion."""
+    """The paper's kernel. With h = 0 it is its own limit: k = 1 between equal particles, else 0, and no repulsion."""
 
     bandwidth: Callable[[Tensor], Tensor] = median_bandwidth
     """From squared distances (n n) to h."""
 
     def __call__(self, particles: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
-        """Gram matrix and repulsion in closed form. Computed in float32 at least."""
+        """Gram matrix and repulsion in closed form, float32 at least."""
+        particles = at_least_float32(particles)
         flat = particles.reshape(len(particles), -1)
-        if flat.dtype in (torch.float16, torch.bfloat16):
-            flat = flat.float()  # |x - y|^2 overflows in half precision
         squared = pairwise_squared_distances(flat)
         h = self.bandwidth(squared)
-        if not torch.isfinite(h) or h <= 0:
-            gram = (squared == 0).to(flat) if h <= 0 else torch.ones_like(squared)
-            return gram, torch.zeros_like(particles)
+        if h == 0:
+            return (squared == 0).to(flat), torch.zeros_like(particles)
         gram = torch.exp(-squared / h)
         centred = flat - flat.mean(dim=0)
         repulsion = (2 / h) * (gram.sum(dim=0)[:, None] * centred - gram.T @ centred)
-        return gram, repulsion.reshape(particles.shape).to(particles.dtype)
+        return gram, repulsion.reshape(particles.shape)
 
 
 @dataclass(frozen=True)
 class FeatureKernel:
-    """`k = exp(-d(x, y)^2 / h)` for any differentiable distance d, such as LPIPS (CSD D.2).
+    """`k(x, y) = exp(-d(x, y)^2 / h)` for any differentiable distance d, such as LPIPS (CSD D.2).
 
     d is symmetric in its arguments, but `k` depends on more than x - y: the repulsion differentiates each `k(x_j, x_i)`
     with respect to x_j, and sums these over j at fixed i.
+
+    d enters squared, as CSD D.2 writes it, although LPIPS is itself a mean of squared differences. d sees what the
+    distiller compares, the *noisy* particles at full size in float32: what its network needs instead (three channels,
+    a smaller size, another range or precision) is for `distance` to do. It is called with n (n - 1) / 2 pairs at once
+    without gradients, then n times with n - 1 pairs and their backward pass, which is where time and memory go.
     """
 
     distance: Callable[[Tensor, Tensor], Tensor]
-    """From two batches (m ...) and (m ...) to m distances."""
+    """From two batches (m ...) and (m ...) to m distances, at least 0; row by row, and 0 between equal particles."""
     bandwidth: Callable[[Tensor], Tensor] = median_bandwidth
+    """From squared distances (n n) to h."""
 
     def __call__(self, particles: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
-        """Gram matrix and repulsion, by one differentiation per particle."""
-        n = len(particles)
-        with torch.no_grad():
-            i, j = torch.triu_indices(n, n, offset=1, device=particles.device)
-            squared = particles.new_zeros(n, n)
-            if n > 1:
-                squared[i, j] = squared[j, i] = self.distance(particles[i], particles[j]).square().to(squared)
-            h = self.bandwidth(squared)
-        if not torch.isfinite(h) or h <= 0:
-            gram = (squared == 0).to(particles) if h <= 0 else torch.ones_like(squared)
-            return gram, torch.zeros_like(particles)
+        """Gram matrix and repulsion, float32 at least, by one differentiation per particle."""
+        particles = at_least_float32(particles)
+        squared = self._squared_distances(particles)
+        h = self.bandwidth(squared)
         repulsion = torch.zeros_like(particles)
-        for index in range(n):
-            others = [k for k in range(n) if k != index]
+        if h == 0:
+            return (squared == 0).to(particles), repulsion
+        for index, row in enumerate(squared):
+            # Between equal particles k is at its maximum; the chain rule through a square root would say 0/0 there.
+            others = torch.nonzero(row != 0)[:, 0]
+            if len(others) == 0:
+                continue
             with torch.enable_grad():
                 x_j = particles[others].detach().requires_grad_(True)
                 x_i = particles[index].detach().expand_as(x_j)
@@ -125,3 +157,12 @@ class FeatureKernel:
                 (gradient,) = torch.autograd.grad(similarity.sum(), x_j)
             repulsion[index] = gradient.sum(dim=0)
         return torch.exp(-squared / h), repulsion
+
+    @torch.no_grad()
+    def _squared_distances(self, particles: Float[Tensor, "n ..."]) -> Float[Tensor, "n n"]:
+        n = len(particles)
+        i, j = torch.triu_indices(n, n, offset=1, device=particles.device)
+        squared = particles.new_zeros(n, n)
+        if n > 1:
+            squared[i, j] = squared[j, i] = self.distance(particles[i], particles[j]).to(squared).square()
+        return squared

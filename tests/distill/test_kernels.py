@@ -23,14 +23,14 @@ def slow_repulsion(k, particles: Tensor) -> Tensor:
     return total
 
 
-@pytest.mark.parametrize("n", [2, 3, 7])
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
 def test_rbf_closed_form_is_the_definition(n: int) -> None:
     particles = random_particles(n)
     gram, repulsion = RBFKernel()(particles)
     flat = particles.flatten(1)
     distances = torch.stack([(flat[i] - flat[j]).norm() for i in range(n) for j in range(i)])
-    h = distances.square().median() if len(distances) % 2 else distances.square().quantile(0.5)
-    h = h / math.log(n)
+    ordered = distances.sort().values
+    h = ((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2) ** 2 / math.log(n)
 
     def k(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-(x - y).square().sum() / h)
@@ -47,10 +47,18 @@ def test_rbf_survives_a_large_common_offset_in_float32() -> None:
     torch.testing.assert_close(gram.double(), exact, rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_particles_do_not_overflow() -> None:
-    gram, repulsion = RBFKernel()((random_particles(4, shape=(4, 64, 64)) * 100).half())
-    assert torch.isfinite(gram).all() and torch.isfinite(repulsion).all()
-    assert 0 < gram[0, 1] < 1
+def rooted_distance(x: Tensor, y: Tensor) -> Tensor:
+    """Its derivative between equal particles is 0/0, if it is asked for."""
+    return (x - y).flatten(1).square().sum(dim=1).sqrt()
+
+
+@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance), IndependentKernel()])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_particles_give_float32_kernels(kernel, dtype) -> None:
+    half = (random_particles(4, shape=(4, 64, 64)) * 100).to(dtype)
+    for ours, exact in zip(kernel(half), kernel(half.double()), strict=True):
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-3, atol=1e-5)
 
 
 def test_feature_kernel_owns_its_repulsion() -> None:
@@ -67,7 +75,7 @@ def test_feature_kernel_owns_its_repulsion() -> None:
     particles = random_particles(4) * 0.2
     gram, repulsion = FeatureKernel(distance)(particles)
     pairs = torch.stack([distance(particles[i], particles[j]) for i in range(4) for j in range(i)])
-    h = pairs.square().quantile(0.5) / math.log(4)
+    h = pairs.quantile(0.5) ** 2 / math.log(4)
 
     def k(x: Tensor, y: Tensor) -> Tensor:
         return torch.exp(-distance(x, y).square() / h)
@@ -103,10 +111,64 @@ def test_one_particle_is_alone(kernel) -> None:
     assert not repulsion.any()
 
 
-def test_coinciding_particles_are_equal_not_nan() -> None:
+@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance)])
+def test_coinciding_particles_are_equal_not_nan(kernel) -> None:
     particles = random_particles(1).expand(4, -1, -1, -1).clone()
-    gram, repulsion = RBFKernel()(particles)
+    gram, repulsion = kernel(particles)
     assert (gram == 1).all() and not repulsion.any()
+
+
+def with_copies(places: list[int], dtype: torch.dtype, rounding: float = 0.0) -> Tensor:
+    """Distinct particles far from the origin, some of them repeated, each copy with a rounding error of its own."""
+    distinct = random_particles(max(places) + 1, shape=(4, 16, 16)) + 3
+    copies = distinct[places] * (1 + rounding * random_particles(len(places), seed=9, shape=(4, 16, 16)))
+    return copies.to(dtype)
+
+
+@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance)])
+@pytest.mark.parametrize("places", [[0, 1, 0, 2, 1, 3], [0, 0, 0, 0, 1], [0, 0, 0, 1, 1]])
+def test_copies_among_distinct_particles(kernel, places: list[int]) -> None:
+    """Copies are equal and do not push each other; everyone else is heard, also where most particles are copies."""
+    particles = with_copies(places, torch.float64)
+    gram, repulsion = kernel(particles)
+    distances = [float((particles[i] - particles[j]).norm()) for i in range(len(places)) for j in range(i) if i != j]
+    different = sorted(d for d in distances if d > 0)
+    ordered = sorted(distances)
+    median = (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
+    if median == 0:
+        median = (different[(len(different) - 1) // 2] + different[len(different) // 2]) / 2
+    h = median**2 / math.log(len(places))
+    for i, a in enumerate(places):
+        push = torch.zeros_like(particles[0])
+        for j, b in enumerate(places):
+            k = math.exp(-float((particles[i] - particles[j]).square().sum()) / h)
+            assert float(gram[j, i]) == pytest.approx(k, rel=1e-9)
+            assert (a == b) == (float(gram[j, i]) == 1)
+            push += 2 / h * k * (particles[i] - particles[j])
+        torch.testing.assert_close(repulsion[i], push, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("places", [[0, 1, 0, 2, 1, 3], [0, 0, 0, 0, 1], [0, 0, 0, 0]])
+def test_a_networks_rounding_makes_no_difference_between_copies(places: list[int]) -> None:
+    """One picture encoded twice gives latents that differ in their last digits, in either sign."""
+    exact = RBFKernel()(with_copies(places, torch.float64))
+    rounded = RBFKernel()(with_copies(places, torch.float32, rounding=5e-7))
+    for ours, expected in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_distances_of_close_particles_keep_their_digits() -> None:
+    """Two of them a thousandth apart, the third far away: the Gram product alone leaves two digits or none."""
+    particles = torch.stack([torch.zeros(3000), torch.full((3000,), 1e-3), torch.full((3000,), 30.0)])
+    squared = pairwise_squared_distances(particles)
+    torch.testing.assert_close(squared[0, 1], torch.tensor(3e-3), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance)])
+def test_distances_that_are_not_finite_are_not_hidden(kernel) -> None:
+    particles = random_particles(3).float()
+    particles[1] = 1e30
+    assert not torch.isfinite(kernel(particles)[0]).all()
 
 
 def test_bandwidths_by_hand() -> None:
@@ -115,6 +177,9 @@ def test_bandwidths_by_hand() -> None:
     assert float(median_bandwidth(squared)) == pytest.approx(4 / math.log(3))
     # lower median of 0 0 0 1 1 4 4 9 9
     assert float(released_bandwidth(squared)) == pytest.approx(1 / math.log(4))
+    # distances 1 2 3 4 6 7: their median is 3.5; that of their squares, 12.5, would be another bandwidth
+    squared = pairwise_squared_distances(torch.tensor([[0.0], [1.0], [3.0], [7.0]], dtype=torch.float64))
+    assert float(median_bandwidth(squared)) == pytest.approx(3.5**2 / math.log(4))
 
 
 def test_released_bandwidth_refuses_two_particles() -> None:
