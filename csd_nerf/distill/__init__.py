@@ -2,7 +2,15 @@
 
 from csd_nerf.distill.baselines import InjectedNoise, SourceScore
 from csd_nerf.distill.distiller import Distiller, NonFiniteError, evaluate
-from csd_nerf.distill.editing import EditResult, check_edit, edit_images, edit_size, make_edit_distiller, resize
+from csd_nerf.distill.editing import (
+    EditResult,
+    check_edit,
+    check_groups,
+    edit_images,
+    edit_size,
+    make_edit_distiller,
+    resize,
+)
 from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance, TextGuidance
 from csd_nerf.distill.kernels import (
     FeatureKernel,
@@ -64,6 +72,7 @@ __all__ = [
     "TextGuidance",
     "UniformTimesteps",
     "check_edit",
+    "check_groups",
     "edit_images",
     "edit_size",
     "evaluate",

@@ -9,7 +9,7 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -24,7 +24,7 @@ from csd_nerf.distill.noise import IndependentNoise, SharedNoise
 from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
 from csd_nerf.distill.presets import EditSettings
 from csd_nerf.distill.schedule import UniformTimesteps
-from csd_nerf.distill.types import ImagePrior, ScorePrior, Target
+from csd_nerf.distill.types import Distillation, ImagePrior, ScorePrior, Target
 
 DEFAULT_SETTINGS = EditSettings()
 """The corrected preset."""
@@ -39,7 +39,7 @@ class EditResult:
     images: list[Float[Tensor, "3 _H _W"]]
     """In [0, 1], float32 on the CPU, each of its source's size, in the sources' order."""
     latents: list[Float[Tensor, "_c _h _w"]]
-    """Their latents at the prior's size, on the CPU; empty for pictures that a stop left untouched."""
+    """Their latents at the prior's size, on the CPU; empty for pictures whose turn did not come."""
     network_samples: int
     """Network samples spent on all of them."""
     seconds: float
@@ -67,9 +67,17 @@ def make_edit_distiller(prior: ScorePrior, settings: EditSettings) -> Distiller:
 
 
 def edit_size(height: int, width: int, prior_size: int, factor: int) -> tuple[int, int]:
-    """Size in pixels at which a picture is edited: `prior_size ** 2` pixels, its aspect, multiples of `factor`.
+    """Height and width in pixels at which a picture is edited.
 
-    The network then sees as many latent pixels as in training. At least two latent pixels a side.
+    Its aspect and `prior_size ** 2` pixels, as nearly as sides that are multiples of `factor` allow: the network then
+    sees about as many latent pixels as in training. No side is below two latent pixels (`2 * factor`), so that strips
+    of more than about `(prior_size / factor / 2) ** 2` to 1 lose some of their aspect and get more pixels.
+
+    Args:
+        height: The picture's, in pixels.
+        width: The picture's, in pixels.
+        prior_size: Side in pixels of the square pictures that the prior was trained on (`ImagePrior.size`).
+        factor: Pixels per latent pixel (`ImagePrior.factor`).
     """
     scale = prior_size / math.sqrt(height * width)
     rows, columns = (max(2, round(side * scale / factor)) * factor for side in (height, width))
@@ -99,67 +107,102 @@ def edit_images(
 
     `sources` are in [0, 1] and condition the network; the optimisation starts from `initial` (the sources if None),
     each of its source's size. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was
-    reached is returned. One seed of `generator` (on the CPU) gives one result on one machine.
+    reached is returned; pictures whose turn had not come stay as they were, without a loss from the codec. One seed of
+    `generator` (on the CPU) gives one result on one machine.
 
-    Raises `ValueError` for bad settings, an empty prompt or a prior without an image input, and `NonFiniteError` with
-    the `EditResult` reached before in `partial`.
+    Raises `ValueError`, before any work, for bad settings, an empty prompt or a prior without an image input, and
+    `NonFiniteError` with the `EditResult` reached before in `partial`: all its pictures are finite.
     """
     check_edit(prior, prompt, settings)
     if not sources:
         raise ValueError("there is no picture to edit")
     if initial is not None and [x.shape for x in initial] != [x.shape for x in sources]:
         raise ValueError("initial pictures must have the sizes of their sources")
+    sizes = [(source.shape[-2], source.shape[-1]) for source in sources]
+    check_groups(prior, sizes, settings)
     started = time.monotonic()
-    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, source in enumerate(sources):
-        groups[edit_size(source.shape[-2], source.shape[-1], prior.size, prior.factor)].append(index)
     images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
     latents: list[Tensor] = [torch.empty(0, 0, 0)] * len(sources)
+    groups = _groups(prior, sizes)
     total, done, samples, complete = settings.steps * len(groups), 0, 0, True
 
     def result() -> EditResult:
         return EditResult(images, latents, samples, time.monotonic() - started, complete)
 
     for size, indices in groups.items():
-        start = [] if initial is None else [initial[i] for i in indices]
+        if should_stop is not None and should_stop():
+            complete = False
+            break
         before = done
 
         def report(step: int, _: object, before: int = before) -> None:
             if on_step is not None:
                 on_step(before + step, total)
 
-        try:
-            pictures = [sources[i] for i in indices]
-            target = _make_target(prior, (prompt, negative_prompt), settings, generator, _stack(prior, pictures, size))
-            particles = target.source if initial is None else prior.encode(_stack(prior, start, size))
-            assert particles is not None
-            reached = optimize_latents(
-                make_edit_distiller(prior, settings),
-                particles,
-                target,
-                _optimize_settings(settings),
-                generator,
-                on_step=report,
-                should_stop=should_stop,
-            )
-            failure = None
-        except NonFiniteError as error:
-            assert isinstance(error.partial, OptimizeResult)
-            reached, failure, complete = error.partial, error, False
-        decoded = prior.decode(reached.latents)
-        for row, index in enumerate(indices):
-            latents[index] = reached.latents[row].cpu()
-            height, width = sources[index].shape[-2:]
-            images[index] = resize(decoded[row : row + 1], (height, width))[0].float().cpu()
+        pictures = _stack(prior, [sources[i] for i in indices], size)
+        start = None if initial is None else _stack(prior, [initial[i] for i in indices], size)
+        target = _make_target(prior, (prompt, negative_prompt), settings, generator, pictures)
+        reached, failure = _optimize(prior, start, target, settings, generator, report, should_stop)
+        if reached.steps:
+            decoded = prior.decode(reached.latents)
+            for row, index in enumerate(indices):
+                latents[index] = reached.latents[row].cpu()
+                if torch.isfinite(decoded[row]).all():
+                    images[index] = resize(decoded[row : row + 1], sizes[index])[0].float().cpu()
+                elif failure is None:
+                    failure = NonFiniteError("the decoded picture", None, row, reached.steps)
         samples += reached.network_samples
         done += reached.steps
         if failure is not None:
+            complete = False
             view = indices[failure.particle]
             raise NonFiniteError(failure.what, failure.t, view, failure.step, result()) from None
         if reached.steps < settings.steps:
             complete = False
             break
     return result()
+
+
+def _optimize(
+    prior: ImagePrior,
+    start: Float[Tensor, "n 3 h w"] | None,
+    target: Target,
+    settings: EditSettings,
+    generator: torch.Generator,
+    on_step: Callable[[int, Distillation], None],
+    should_stop: Callable[[], bool] | None,
+) -> tuple[OptimizeResult, NonFiniteError | None]:
+    """Optimise one group, from the source if `start` is None. A failure comes with what was reached before it."""
+    particles = target.source if start is None else prior.encode(start)
+    assert particles is not None
+    distiller, options = make_edit_distiller(prior, settings), _optimize_settings(settings)
+    try:
+        return (
+            optimize_latents(
+                distiller, particles, target, options, generator, on_step=on_step, should_stop=should_stop
+            ),
+            None,
+        )
+    except NonFiniteError as error:
+        assert isinstance(error.partial, OptimizeResult)
+        return error.partial, error
+
+
+def _groups(prior: ImagePrior, sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
+    """Which pictures are edited together, by the size at which they are."""
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for index, (height, width) in enumerate(sizes):
+        groups[edit_size(height, width, prior.size, prior.factor)].append(index)
+    return groups
+
+
+def check_groups(prior: ImagePrior, sizes: Sequence[tuple[int, int]], settings: EditSettings) -> None:
+    """Raise `ValueError` if pictures of these sizes (height, width), edited in one call, cannot be edited together.
+
+    Only pictures that are edited at the same size share a kernel, and not every kernel is defined for every number.
+    """
+    for indices in _groups(prior, sizes).values():
+        settings.check_particles(len(indices))
 
 
 def check_edit(prior: ImagePrior, prompt: str, settings: EditSettings) -> None:
@@ -198,10 +241,9 @@ def _make_target(
 def _optimize_settings(settings: EditSettings) -> OptimizeSettings:
     full = settings.resolved()
     assert full.lr is not None
-    return replace(
-        OptimizeSettings(),
-        steps=full.steps,
+    return OptimizeSettings(
         lr=full.lr,
+        steps=full.steps,
         lr_decay=full.lr_decay,
         lr_decay_every=full.lr_decay_every,
         batch_size=full.batch_size,

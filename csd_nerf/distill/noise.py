@@ -7,7 +7,7 @@ Shared noise alone makes particles agree (particles that look alike then get sco
 told apart from what the kernel does.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -54,3 +54,7 @@ class CanvasNoise:
         columns = (self.corners[:, 1, None] + torch.arange(w)) % self.width
         patches = canvas[:, rows[:, :, None], columns[:, None, :]]
         return patches.transpose(0, 1).to(particles.device)
+
+    def __getitem__(self, rows: Int[Tensor, " m"]) -> "CanvasNoise":
+        """The noise of a subset of the patches, on the same canvas."""
+        return replace(self, corners=self.corners[rows.to(self.corners.device)])

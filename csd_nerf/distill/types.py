@@ -62,11 +62,30 @@ class Target:
     image: Float[Tensor, "n c h w"] | None = None
     """Image condition, for priors that take one."""
     weights: Float[Tensor, "k n"] | None = None
-    """Share of each prompt in each particle, columns sum to 1; None with a single prompt."""
+    """Share of each prompt in each particle, at least 0, columns sum to 1; None with a single prompt."""
     source: Float[Tensor, "n c h w"] | None = None
     """The particles before the edit, for `SourceScore` baselines."""
     source_text: Float[Tensor, "n l d"] | None = None
     """Encoded description of the source, for Delta Denoising Score; None means the null text."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` for weights that are no shares of the prompts in the particles."""
+        if self.weights is None:
+            return
+        wanted = (len(self.texts), len(self.null_text))
+        if tuple(self.weights.shape) != wanted:
+            raise ValueError(
+                f"weights of shape {tuple(self.weights.shape)} for {wanted[0]} prompts and {wanted[1]} particles: give "
+                f"shape {wanted}"
+            )
+        sums = self.weights.sum(dim=0)
+        wrong = ~((self.weights >= 0).all(dim=0) & ((sums - 1).abs() < 1e-3))
+        if wrong.any():
+            particle = int(torch.nonzero(wrong)[0])
+            raise ValueError(
+                f"the prompts' weights in particle {particle} are {self.weights[:, particle].tolist()}: give shares, "
+                "at least 0, that sum to 1"
+            )
 
     def __getitem__(self, rows: Int[Tensor, " m"]) -> "Target":
         """The target of a subset of the particles."""
@@ -150,7 +169,7 @@ class ImagePrior(ScorePrior, Protocol):
         ...
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
-        """Pictures, clamped to [0, 1], float32."""
+        """Pictures, clamped to [0, 1], float32; what overflows becomes NaN, not white."""
         ...
 
     def encode_condition(

@@ -100,6 +100,22 @@ def test_composed_prompts_are_the_weighted_sum_and_skip_zero_weights() -> None:
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([[0.5, 1.0, 0.0], [0.5, 0.0, 0.0]], r"particle 2 are \[0.0, 0.0\].* sum to 1"),
+        ([[1.5, 1.0, 0.0], [-0.5, 0.0, 1.0]], r"particle 0 are \[1.5, -0.5\].* at least 0"),
+        ([[0.5, 1.0, 2.0], [0.5, 0.0, 1.0]], "particle 2"),
+        ([[0.5, float("nan"), 0.5], [0.5, 0.0, 0.5]], "particle 1"),
+        ([[1.0, 1.0, 1.0]], r"shape \(1, 3\) for 2 prompts and 3 particles"),
+    ],
+)
+def test_weights_that_are_no_shares_are_refused(weights, message) -> None:
+    target = random_target(3)
+    with pytest.raises(ValueError, match=message):
+        replace(target, texts=target.texts * 2, weights=torch.tensor(weights))
+
+
 def test_missing_inputs_are_named() -> None:
     x, target = random_particles(2), random_target(2, image=False)
     with pytest.raises(ValueError, match="image condition"):
