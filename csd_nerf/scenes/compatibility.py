@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
 from torch import Tensor, nn
 
 SUPPORTED = "1.1.5"
@@ -266,7 +267,7 @@ def apply() -> None:
 
 
 def _say(message: str) -> None:
-    CONSOLE.print(f"[bold yellow]csd_nerf:[/bold yellow] {message}", highlight=False)
+    CONSOLE.print(f"[bold yellow]csd_nerf:[/bold yellow] {escape(message)}", highlight=False)
 
 
 WORK_AROUNDS = (

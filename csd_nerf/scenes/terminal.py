@@ -15,8 +15,8 @@ _INTERVAL = 10.0
 
 
 def say(message: str, style: str | None = None) -> None:
-    """Print one line."""
-    CONSOLE.print(message, style=style, highlight=False, soft_wrap=True)
+    """Print one line as it is: brackets in prompts and paths are no markup."""
+    CONSOLE.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
 
 
 def duration(seconds: float) -> str:
@@ -61,7 +61,8 @@ class RoundProgress:
     def __init__(self, label: str, on_text: Callable[[str], None]) -> None:
         self._label = label
         self._on_text = on_text
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+        description, state = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[state]}"))
+        columns = (description, BarColumn(), state)
         self._bar = Progress(*columns, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
         self._task: TaskID | None = None
         self._first: tuple[float, int] | None = None
