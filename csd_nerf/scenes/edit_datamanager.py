@@ -1,6 +1,7 @@
 """nerfstudio's pixel-sampling data manager on pictures that can be replaced while training goes on."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from jaxtyping import UInt8
@@ -22,6 +23,8 @@ class EditDataManagerConfig(VanillaDataManagerConfig):
     """Specifies the dataparser used to unpack the data."""
     view_size: int | None = None
     """Largest shorter side of a view in pixels; larger photos are shrunk when they are loaded. None keeps them."""
+    background: Literal["black", "white"] | None = None
+    """Colour behind transparent photos; None takes the one that the model trains against."""
 
 
 class EditDataManager(VanillaDataManager[SceneDataset]):
@@ -67,4 +70,5 @@ class EditDataManager(VanillaDataManager[SceneDataset]):
 
     def _dataset(self, split: str) -> SceneDataset:
         outputs = self.train_dataparser_outputs if split == "train" else self.dataparser.get_dataparser_outputs(split)
-        return SceneDataset(outputs, self.config.camera_res_scale_factor, self.config.view_size)
+        background = self.config.background or "black"
+        return SceneDataset(outputs, self.config.camera_res_scale_factor, self.config.view_size, background)

@@ -6,6 +6,7 @@ evaluation, rendering and export, which build the pipeline too, must not load it
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,10 @@ class EditPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: GradScaler | None = None,
     ) -> None:
+        if config.datamanager.background is None:
+            # nerfacto shows "random" and "last_sample" on black.
+            background = "white" if config.model.background_color == "white" else "black"
+            config = replace(config, datamanager=replace(config.datamanager, background=background))
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
         self.method = "csd-edit"
         self.checkpoint_path = Path("--load-dir")

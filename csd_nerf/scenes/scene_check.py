@@ -5,12 +5,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from PIL import Image
 
 from csd_nerf.scenes.errors import SceneError, writing_to
-from csd_nerf.scenes.scene_dataset import readable
+from csd_nerf.scenes.scene_dataset import check_mode, readable
 from csd_nerf.scenes.terminal import say
 
 
@@ -32,6 +33,20 @@ def check_data(data: Path | None, dataparser: DataParserConfig) -> None:
         if len(frames) == 1 and dataparser.auto_scale_poses:
             say("The scene has a single view: its camera is used as it is, neither centred nor scaled.")
             dataparser.auto_scale_poses, dataparser.center_method, dataparser.orientation_method = False, "none", "none"
+
+
+def check_device(flag: str, device: str | None) -> None:
+    """Raise `SceneError` for a device that torch does not see here; None and 'auto' are left to others."""
+    if device is None or device == "auto":
+        return
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise SceneError(f"{flag} {device} is no device: give auto, cpu, cuda or cuda:N.") from error
+    count = torch.cuda.device_count()
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        there = f"{count} GPU(s), cuda:0 to cuda:{count - 1}" if count else "no GPU"
+        raise SceneError(f"{flag} {device}: torch sees {there} here; give one of them, cpu or auto.")
 
 
 def check_writable(folder: Path) -> None:
@@ -59,6 +74,6 @@ def _frames(data: Path) -> list[dict[str, Any]]:
         raise SceneError(f"{path} lists no frames: make it anew with ns-process-data.")
     for file in files:
         if file.is_file() or not any(path.parent.glob(f"images_*/{file.name}")):
-            with readable(file), Image.open(file):  # reads the header only
-                pass
+            with readable(file), Image.open(file) as image:  # reads the header only
+                check_mode(file, image)
     return frames

@@ -30,17 +30,33 @@ def readable(path: Path) -> Iterator[None]:
         ) from error
 
 
+def check_mode(path: Path, image: Image.Image) -> None:
+    """Raise `SceneError` for a picture whose values do not fit into bytes: nerfstudio would keep their lower half."""
+    if image.mode.startswith(("I", "F")):
+        raise SceneError(
+            f"image file {path} has values of more than 8 bits (mode {image.mode}): convert it to 8 bits a channel."
+        )
+
+
 class SceneDataset(InputDataset):
     """Pictures of one split, at most `view_size` pixels on their shorter side, with replaceable contents.
 
-    `edits` holds the edited pictures by view. They are 8 bit, as the PNGs they are kept in: training on them before and
-    after an interruption is then the same.
+    Transparent parts show the data parser's colour, else `background`. `edits` holds the edited pictures by view. They
+    are 8 bit, as the PNGs they are kept in: training on them before and after an interruption is then the same.
     """
 
     def __init__(
-        self, dataparser_outputs: DataparserOutputs, scale_factor: float = 1.0, view_size: int | None = None
+        self,
+        dataparser_outputs: DataparserOutputs,
+        scale_factor: float = 1.0,
+        view_size: int | None = None,
+        background: Literal["black", "white"] = "black",
     ) -> None:
         super().__init__(dataparser_outputs, scale_factor)
+        alpha_colour = dataparser_outputs.alpha_color
+        self._background = np.full(3, 255.0 * (background == "white"), np.float32)
+        if alpha_colour is not None:  # the data's own comes first
+            self._background = 255 * alpha_colour.numpy().astype(np.float32)
         self.edits: dict[int, UInt8[Tensor, "h w 3"]] = {}
         if view_size is not None:
             self._limit_views(view_size)
@@ -90,8 +106,9 @@ class SceneDataset(InputDataset):
         path = self.image_filenames[view]
         height, width = self.view_shape(view)
         with readable(path), Image.open(path) as image:
+            check_mode(path, image)
             if image.mode not in ("RGB", "RGBA"):
-                image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+                image = image.convert("RGBA" if image.has_transparency_data else "RGB")
             if abs(image.width / width * height - image.height) > 2 * max(1.0, image.height / height):
                 raise SceneError(
                     f"image file {path} has {image.width} x {image.height} pixels, its camera {width} x {height}: "
@@ -100,11 +117,9 @@ class SceneDataset(InputDataset):
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.LANCZOS)
             pixels = np.array(image, dtype=np.uint8)
-        if pixels.shape[2] == 4:  # nerfacto trains pictures with transparency against black, so do we
+        if pixels.shape[2] == 4:
             rgb, alpha = pixels[..., :3].astype(np.float32), pixels[..., 3:].astype(np.float32) / 255
-            background = self._dataparser_outputs.alpha_color
-            colour = np.zeros(3, np.float32) if background is None else 255 * background.numpy()
-            pixels = (rgb * alpha + colour * (1 - alpha)).round().astype(np.uint8)
+            pixels = (rgb * alpha + self._background * (1 - alpha)).round().astype(np.uint8)
         return pixels
 
     @staticmethod

@@ -3,10 +3,14 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.model_components.renderers import RGBRenderer
 from PIL import Image
 
+from csd_nerf.scenes.edit_config import lite_config
 from csd_nerf.scenes.edit_datamanager import EditDataManager, EditDataManagerConfig
+from csd_nerf.scenes.edit_trainer import EditTrainerConfig
 from tests.conftest import make_tiny_scene
+from tests.scenes.edit_fixtures import shrink
 
 
 def manager(data: Path, **changes: Any) -> EditDataManager:
@@ -74,15 +78,49 @@ def test_portrait_views_keep_their_aspect(tmp_path: Path):
     assert manager(scene, view_size=9).train_dataset.view_shape(0) == (16, 9)
 
 
-def test_transparent_pictures_are_laid_on_black(tmp_path: Path):
-    scene = make_tiny_scene(tmp_path / "scene", views=3)
+def make_transparent(scene: Path, mode: str) -> None:
+    """The right half of each picture is transparent."""
+    alpha = Image.new("L", (32, 32), 255)
+    alpha.paste(0, (16, 0, 32, 32))
     for path in (scene / "images").iterdir():
-        image = Image.open(path).convert("RGBA")
-        image.putalpha(0)
+        image = Image.open(path).convert("L" if mode == "LA" else "RGB")
+        if mode == "P":  # one colour of the palette is transparent
+            image = Image.composite(image, Image.new("RGB", image.size, (0, 255, 0)), alpha).quantize(16)
+            image.save(path, transparency=image.getpixel((31, 31)))
+            continue
+        image.putalpha(alpha)
         image.save(path)
-    data = manager(scene)
-    assert data.train_dataset.original(0).abs().max() == 0
+        assert Image.open(path).mode == mode
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize(("background", "value"), [("last_sample", 0), ("random", 0), ("black", 0), ("white", 1)])
+def test_transparent_pictures_show_the_colour_that_the_model_trains_against(
+    tmp_path: Path, mode: str, background: str, value: int
+):
+    scene = make_tiny_scene(tmp_path / "scene", views=3)
+    make_transparent(scene, mode)
+    config = lite_config().pipeline
+    shrunk = EditTrainerConfig(pipeline=config)
+    shrink(shrunk)
+    config.prompt, config.datamanager.data, config.datamanager.view_size = "x", scene, None
+    config.model.background_color = background  # pyright: ignore[reportAttributeAccessIssue]
+    pipeline = config.setup(device="cpu", test_mode="val")
+    data = pipeline.datamanager
+    photo = data.train_dataset.original(0)
+    assert (photo[:, :, 17:] == value).all()
+    assert (photo[:, :, :15] != value).any()
     assert data.next_train(0)[1]["image"].shape[-1] == 3
+    assert config.datamanager.background is None, "the configuration of the user stays"
+
+
+def test_our_background_is_nerfactos_own():
+    """As nerfstudio lays a transparent picture on the background of its loss."""
+    pixels = torch.tensor([[1.0, 0.5, 0.0, 0.0]])
+    for colour, value in (("last_sample", 0), ("black", 0), ("white", 1)):
+        renderer = RGBRenderer(background_color=colour)  # pyright: ignore[reportArgumentType]
+        _, photo = renderer.blend_background_for_loss_computation(pixels[:, :3], pixels[:, :1], pixels)
+        assert (photo == value).all()
 
 
 def test_masks_follow_the_views_size(tmp_path: Path):
