@@ -51,12 +51,8 @@ def keep_scene(checkpoint: Path, folder: Path) -> Path:
         try:
             kept.hardlink_to(checkpoint)
         except OSError:  # another disk, or one without links
-            temporary = folder.parent / f".{kept.name}.tmp"
-            try:
-                shutil.copyfile(checkpoint, temporary)
-                temporary.replace(kept)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with checkpoint.open("rb") as source:
+                write_atomically(kept, lambda file: shutil.copyfileobj(source, file), scratch=folder.parent)
     return kept
 
 
@@ -114,6 +110,19 @@ def fitting_weights(model: nn.Module, pipeline_state: Mapping[str, Any], method:
         same = torch.is_tensor(given) and given.shape == value.shape
         fitting[_MODEL + key] = given if same else value.detach().clone()
     return fitting
+
+
+def lost_camera_corrections(model: nn.Module, pipeline_state: Mapping[str, Any]) -> str | None:
+    """Why `fitting_weights` leaves a checkpoint's corrections of camera poses out; None if nothing is lost."""
+    name = "camera_optimizer.pose_adjustment"
+    given, own = pipeline_state.get(_MODEL + name), model.state_dict().get(name)
+    if not torch.is_tensor(given) or not given.any():
+        return None
+    if own is None:
+        return "the cameras stay as in --data (--pipeline.model.camera-optimizer.mode off)"
+    if given.shape != own.shape:
+        return f"they are of {len(given)} views, the data has {len(own)}"
+    return None
 
 
 def method_of_run(checkpoint: Path) -> str | None:

@@ -1,6 +1,8 @@
 """Flags of `csd-edit`: everything of CSD Section C, with the paper's values as defaults."""
 
-from dataclasses import asdict, dataclass, field, replace
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from nerfstudio.models.nerfacto import NerfactoModelConfig
@@ -104,6 +106,12 @@ class EditPipelineConfig(VanillaPipelineConfig):
             self.prompt, self.negative_prompt, self.guidance_scale, self.image_guidance_scale, self.edit_steps
         )
 
+    def choices(self) -> dict[str, Any]:
+        """The other flags that decide how a run edits, by name; those that say where the prior runs do not."""
+        elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size"}
+        elsewhere |= {entry.name for entry in fields(Instruction)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
+
     def settings(self, instruction: Instruction | None = None) -> EditSettings:
         """Settings of CSD-Edit under `instruction`, or under the flags."""
         chosen = instruction or self.instruction()
@@ -132,7 +140,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
         try:
             self.settings().validate()
         except ValueError as error:
-            raise SceneError(_as_flag(str(error))) from error
+            raise SceneError(with_flags(str(error))) from error
         for name in ("edit_every", "edit_batch_size", "scene_steps"):
             if getattr(self, name) < 1:
                 raise SceneError(f"--pipeline.{name.replace('_', '-')} {getattr(self, name)}: give at least 1.")
@@ -142,26 +150,52 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(f"--pipeline.seed {self.seed}: give 0 or more.")
 
 
+_PANEL = {"guidance_scale": "Guidance", "image_guidance_scale": "Image guidance", "steps": "Edit steps"}
+"""What the viewer's panel calls a field of `EditSettings`."""
+
+
 def with_panel_values(
     config: EditPipelineConfig, wanted: Instruction, previous: Instruction
 ) -> tuple[Instruction, str]:
-    """The instruction of the next round from what the viewer's panel says, and a complaint if that cannot work.
+    """The instruction of the next round from what the viewer's panel says, and a complaint about what cannot work.
 
-    A mistake in a text field must not end a run of hours: `previous` is then kept.
+    A mistake in a field must not end a run of hours: that field then keeps its `previous` value, the others are used.
     """
-    if not wanted.prompt.strip():
-        return replace(wanted, prompt=previous.prompt), "The prompt is empty: the previous one is kept."
-    try:
-        config.settings(wanted).validate()
-    except ValueError as error:
-        return previous, f"Not used: {error}."
-    return wanted, ""
+    chosen, complaints = previous, []
+    for name in asdict(wanted):
+        trial = replace(chosen, **{name: getattr(wanted, name)})
+        if not trial.prompt.strip():
+            complaints.append("The prompt is empty: the previous one is kept.")
+            continue
+        try:
+            config.settings(trial).validate()
+        except ValueError as error:
+            said = _renamed(str(error), _PANEL.get)
+            complaints.append(f"Not used: {said}; {getattr(previous, name)} is kept.")
+        else:
+            chosen = trial
+    return chosen, " ".join(complaints)
 
 
-def _as_flag(message: str) -> str:
-    """`t_min=0.8 is above t_max=0.2` as a command line says it."""
-    name, equals, rest = message.partition("=")
-    if not equals or not name.isidentifier():
-        return message
-    flag = {"steps": "edit-steps"}.get(name, name.replace("_", "-"))
-    return f"--pipeline.{flag} {rest}"
+def flag_of(name: str) -> str:
+    """The command line's name for a field of `EditSettings` or of the pipeline's configuration."""
+    return "--pipeline." + {"steps": "edit_steps"}.get(name, name).replace("_", "-")
+
+
+def with_flags(message: str) -> str:
+    """`t_min=0.8 is above t_max=0.2` as a command line says it: `--pipeline.t-min 0.8 is above --pipeline.t-max 0.2`.
+
+    Only fields that are flags are renamed.
+    """
+    flags = {entry.name for entry in fields(EditPipelineConfig)} | {"steps"}
+    return _renamed(message, lambda name: flag_of(name) if name in flags else None)
+
+
+def _renamed(message: str, rename: Callable[[str], str | None]) -> str:
+    """Replace each `name=` that `rename` knows by its answer and a space."""
+
+    def word(match: re.Match[str]) -> str:
+        name = rename(match[1])
+        return match[0] if name is None else f"{name} "
+
+    return re.sub(r"\b([a-z_]+)=(?=\S)", word, message)

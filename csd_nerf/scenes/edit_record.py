@@ -9,7 +9,6 @@ Files are whole or absent, and `edits.json` is written after the pictures it lis
 """
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
-from csd_nerf.scenes.errors import SceneError, writing_to
-from csd_nerf.scenes.files import read_picture, write_json, write_picture
+from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.files import read_picture, write_atomically, write_json, write_picture
 
 VERSION = 1
 
@@ -116,11 +115,8 @@ class EditRecord:
     def _take_over(self, source: Path, target: Path) -> None:
         if source.resolve() == target.resolve() or not source.is_file():
             return
-        temporary = target.with_name(f".{target.name}.tmp")
-        with writing_to(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, temporary)
-            temporary.replace(target)
+        content = source.read_bytes()
+        write_atomically(target, lambda file: file.write(content))
 
     def _write_index(self) -> None:
         content = {"version": VERSION, **self.about, "rounds": self.rounds, "events": self.events}

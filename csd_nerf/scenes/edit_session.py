@@ -13,6 +13,29 @@ ORIGINAL = 0
 """In `edited_in`: the view shows its photo. Rounds count from 1."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How much was done, and how long it took."""
+
+    steps: int = 0
+    """NeRF steps."""
+    rounds: int = 0
+    """Rounds of edits."""
+    nerf_seconds: float = 0.0
+    """Time spent on NeRF steps, pauses left out."""
+    edit_seconds: float = 0.0
+    """Time spent in rounds."""
+
+    def since(self, earlier: "Pace") -> "Pace":
+        """What was done after `earlier`."""
+        return Pace(
+            self.steps - earlier.steps,
+            self.rounds - earlier.rounds,
+            self.nerf_seconds - earlier.nerf_seconds,
+            self.edit_seconds - earlier.edit_seconds,
+        )
+
+
 @dataclass
 class EditSession:
     """Progress of a run through its two phases: train the scene on the photos, then edit it (CSD C.3)."""
@@ -38,9 +61,13 @@ class EditSession:
     restore_requested: bool = False
     """Whether all views should show their photos from the next step on."""
     nerf_seconds: float = 0.0
-    """Time spent on NeRF steps."""
+    """Time spent on NeRF steps, pauses left out and earlier runs of a resumed one included."""
     edit_seconds: float = 0.0
-    """Time spent in rounds."""
+    """Time spent in rounds, those of earlier runs included."""
+    choices: dict[str, Any] = field(default_factory=dict)
+    """The other flags that decide how a run edits."""
+    earlier: "Pace" = field(default_factory=lambda: Pace())
+    """What was done before this process, maybe on another machine: no measure of how long the rest takes."""
 
     @classmethod
     def begin(cls, config: EditPipelineConfig, views: int) -> "EditSession":
@@ -51,6 +78,7 @@ class EditSession:
             flags=config.instruction(),
             instruction=config.instruction(),
             edited_in=[ORIGINAL] * views,
+            choices=config.choices(),
         )
 
     @property
@@ -62,6 +90,16 @@ class EditSession:
     def edited_views(self) -> int:
         """Views that show an edit."""
         return sum(number != ORIGINAL for number in self.edited_in)
+
+    @property
+    def pace(self) -> Pace:
+        """What was done in all, earlier runs included."""
+        return Pace(self.scene_done + self.edit_done, self.rounds, self.nerf_seconds, self.edit_seconds)
+
+    @property
+    def pace_here(self) -> Pace:
+        """What was done in this process."""
+        return self.pace.since(self.earlier)
 
     def count_step(self, seconds: float) -> None:
         """Account for one NeRF step."""
@@ -120,22 +158,31 @@ class EditSession:
             "edited_in": list(self.edited_in),
             "flags": self.flags.to_state(),
             "instruction": self.instruction.to_state(),
+            "choices": dict(self.choices),
             "paused": self.paused,
             "nerf_seconds": self.nerf_seconds,
             "edit_seconds": self.edit_seconds,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any], *, keep_pause: bool) -> None:
         """Continue from `state()`.
 
-        What the viewer had changed stays, unless the command line now says something else than it did then. Raises
-        `ValueError` if the state belongs to another number of views.
+        What the viewer had changed stays, unless the command line now says something else than it did then. Paused
+        edits stay so if `keep_pause`: without a viewer nobody could let them go on. Raises `ValueError` if the state
+        belongs to another number of views.
         """
         self.schedule.restore(state["schedule"])
         self.phase = state["phase"]
         self.scene_done, self.edit_done = int(state["scene_done"]), int(state["edit_done"])
         self.edited_in = [int(number) for number in state["edited_in"]]
-        self.paused = bool(state["paused"])
+        self.paused = bool(state["paused"]) and keep_pause
         self.nerf_seconds, self.edit_seconds = float(state["nerf_seconds"]), float(state["edit_seconds"])
+        self.earlier = self.pace
         if Instruction(**state["flags"]) == self.flags:
             self.instruction = Instruction(**state["instruction"])
+
+    def changed_flags(self, state: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Names of the flags that differ from those of the run that left `state`, with the value then and now."""
+        then = {**state["flags"], **state.get("choices", {})}
+        now = {**self.flags.to_state(), **self.choices}
+        return {name: (then[name], now[name]) for name in now if name in then and then[name] != now[name]}

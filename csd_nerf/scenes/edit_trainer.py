@@ -9,80 +9,39 @@ edit phase, in all three cases:
 - from a checkpoint of a run of ours: what is left of both phases.
 """
 
-import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer
 from nerfstudio.utils import writer
-from nerfstudio.utils.external import TCNN_EXISTS
+from nerfstudio.utils.misc import step_check
 
 from csd_nerf.distill.editing import check_edit
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
-from csd_nerf.scenes.checkpoints import find_checkpoint, keep_scene, read_checkpoint, write_checkpoint
-from csd_nerf.scenes.edit_options import EditPipelineConfig
+from csd_nerf.scenes.checkpoints import (
+    find_checkpoint,
+    keep_scene,
+    lost_camera_corrections,
+    read_checkpoint,
+    write_checkpoint,
+)
+from csd_nerf.scenes.divergence import LossWatch
+from csd_nerf.scenes.edit_options import with_flags
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord, view_names
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.files import remove_leftovers
 from csd_nerf.scenes.random_state import deterministic, restore_random_state
-from csd_nerf.scenes.run_summary import announce, announce_remaining, summarize
-from csd_nerf.scenes.scene_check import check_data, check_writable
+from csd_nerf.scenes.run_summary import announce, announce_remaining, announce_resumption, summarize
 from csd_nerf.scenes.scene_editor import SceneEditor
 from csd_nerf.scenes.terminal import make_room_for_table, say
-
-
-@dataclass
-class EditTrainerConfig(TrainerConfig):
-    """A run that trains and edits a scene."""
-
-    _target: type = field(default_factory=lambda: EditTrainer)
-    """Target class to instantiate."""
-    pipeline: EditPipelineConfig = field(default_factory=EditPipelineConfig)
-    """Pipeline configuration."""
-    prompt: str | None = None
-    """Short form of --pipeline.prompt."""
-    max_num_iterations: int = 30000
-    """NeRF steps while editing. The steps on the photos (--pipeline.scene-steps) come on top."""
-    deterministic: bool = True
-    """On a CPU, make the same seed give the same scene, bit by bit."""
-    vis: Literal[
-        "viewer", "wandb", "tensorboard", "comet", "viewer+wandb", "viewer+tensorboard", "viewer+comet", "none"
-    ] = "viewer"
-    """Which visualizer to use; with 'none' the command ends when training does."""
-
-    def check(self) -> None:
-        """Settle what depends on the machine; raise `SceneError` for whatever fails before anything is loaded."""
-        self.pipeline.prompt = self.pipeline.prompt or self.prompt or ""
-        self.pipeline.check()
-        if self.max_num_iterations < 1:
-            raise SceneError(f"--max-num-iterations {self.max_num_iterations}: give at least 1.")
-        if self.machine.num_devices * self.machine.num_machines > 1:
-            raise SceneError("csd-edit runs on one device: set --machine.num-devices 1 and --machine.num-machines 1.")
-        check_data(self.pipeline.datamanager.data, self.pipeline.datamanager.dataparser)
-        if self.load_dir is not None:
-            find_checkpoint(self.load_dir, self.load_step)
-        elif self.load_checkpoint is not None and not self.load_checkpoint.is_file():
-            raise SceneError(f"--load-checkpoint {self.load_checkpoint} does not exist: give a step-*.ckpt file.")
-        if self.machine.device_type == "cuda" and not torch.cuda.is_available():
-            self.machine.device_type = "cpu"
-            if self.method_name == "csd-edit":
-                say("No CUDA device: csd-edit takes hours on a CPU. csd-edit-lite is made for machines without a GPU.")
-        if self.pipeline.model.implementation == "tcnn" and not (TCNN_EXISTS and self.machine.device_type == "cuda"):
-            # Said in config.yml, so that a machine that has it can still load the checkpoint.
-            say("The field runs in torch: tinycudann, which is faster, needs CUDA and is not available.")
-            self.pipeline.model.implementation = "torch"
-        check_writable(self.get_base_dir())
-
-    def save_config(self) -> None:
-        """Check and write config.yml: the first thing that `ns-train` does with a configuration."""
-        self.check()
-        super().save_config()
+from csd_nerf.scenes.trainer_config import EditTrainerConfig
+from csd_nerf.scenes.work_clock import WorkClock
 
 
 class EditTrainer(Trainer):
@@ -94,6 +53,7 @@ class EditTrainer(Trainer):
     def __init__(
         self, config: EditTrainerConfig, local_rank: int = 0, world_size: int = 1, prior: ImagePrior | None = None
     ) -> None:
+        self._clock = WorkClock()  # before nerfstudio sets `training_state`
         super().__init__(config, local_rank, world_size)
         self.edit_steps = config.max_num_iterations
         self.prior = prior
@@ -103,7 +63,17 @@ class EditTrainer(Trainer):
         self._last_step: int | None = None
         self._saved_step: int | None = None
         self._loaded: dict[str, Any] | None = None
-        self._mark = time.monotonic()
+        self._losses = LossWatch(self.checkpoint_dir, self.grad_scaler.is_enabled())
+
+    @property
+    def training_state(self) -> Literal["training", "paused", "completed"]:
+        """Whether the loop steps; the viewer's buttons change it."""
+        return self._training_state
+
+    @training_state.setter
+    def training_state(self, state: Literal["training", "paused", "completed"]) -> None:
+        self._training_state: Literal["training", "paused", "completed"] = state
+        self._clock.set_paused(state == "paused")
 
     @property
     def session(self) -> EditSession:
@@ -138,7 +108,7 @@ class EditTrainer(Trainer):
             )
             check_edit(prior, options.prompt, options.settings())
         except (PriorError, ValueError) as error:
-            raise SceneError(f"--pipeline.prior {options.prior}: {error}") from error
+            raise SceneError(f"--pipeline.prior {options.prior}: {with_flags(str(error))}") from error
         return prior
 
     def _load_checkpoint(self) -> None:
@@ -156,6 +126,7 @@ class EditTrainer(Trainer):
         if path is not None:
             record.resume(path.parent.parent / "edits", self.session.rounds, self._start_step - 1)
             self.editor.restore_edits()
+            self.editor.show_last_round()
             self._keep_scene(path)
         remaining = self.session.remaining_steps(self.edit_steps)
         if remaining == 0:
@@ -173,15 +144,20 @@ class EditTrainer(Trainer):
         self._last_step = int(loaded["step"])
         self._start_step = self._last_step + 1
         kept = self.pipeline.loaded_state
+        if lost := lost_camera_corrections(self.pipeline.model, loaded["pipeline"]):
+            say(f"The camera corrections of {path} are not used: {lost}.")
         if kept is None:  # a scene that plain nerfacto trained: optimisers begin anew (CSD C.3)
             self.session.phase = "edit"
             say(f"Loaded the scene {path}; editing begins.")
             return
+        remove_leftovers(path.parent.parent)
+        goes_on = bool(loaded["optimizers"])  # the checkpoint of a scene before its first edit has none
+        viewer = self.config.is_viewer_enabled() or self.config.is_viewer_legacy_enabled()
         try:
-            self.session.restore(kept["session"])
+            self.session.restore(kept["session"], keep_pause=viewer and goes_on)
         except ValueError as error:
             raise SceneError(f"--load-dir: checkpoint {path} does not fit --data: {error}.") from error
-        if loaded["optimizers"]:  # the checkpoint of a scene before its first edit has none: they begin anew
+        if goes_on:
             self.optimizers.load_optimizers(loaded["optimizers"])
             if self.config.load_scheduler:
                 self.optimizers.load_schedulers(loaded["schedulers"])
@@ -190,6 +166,8 @@ class EditTrainer(Trainer):
         self.pipeline.csd_edit.show(self.session.instruction)
         self._loaded = kept
         say(f"Resumed {path} after round {self.session.rounds}.")
+        if goes_on:
+            announce_resumption(self.session, kept["session"])
 
     def _keep_scene(self, loaded: Path) -> None:
         """Take the scene before its first edit over from the run of the `loaded` checkpoint, if it has one."""
@@ -207,15 +185,15 @@ class EditTrainer(Trainer):
             self.pipeline.restore_sampler(self._loaded["sampler"])
             self._loaded = None
         self._between_steps(self._start_step - 1)
-        self._mark = time.monotonic()
+        self._clock.restart()
 
     def _update_viewer_state(self, step: int) -> None:
         """Called after each step, outside of nerfstudio's lock and timer."""
         super()._update_viewer_state(step)
         self._last_step = step
-        self.session.count_step(time.monotonic() - self._mark)
+        self.session.count_step(self._clock.seconds)
         self._between_steps(step)
-        self._mark = time.monotonic()
+        self._clock.restart()
 
     def _between_steps(self, step: int) -> None:
         """End the scene phase, restore the originals, run a round: whatever is due."""
@@ -253,8 +231,22 @@ class EditTrainer(Trainer):
         say(f"  --load-dir {self.scene_checkpoint.parent}")
         make_room_for_table()
 
+    def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
+        """A NeRF step. Raises `SceneError`, with the last checkpoint untouched, when the NeRF has diverged."""
+        try:
+            output = super().train_iteration(step)
+        except FloatingPointError as error:
+            raise self._losses.failure(step, str(error)) from error
+        self._losses.check(output[0], step)
+        return output
+
     def eval_iteration(self, step: int) -> None:
         """Evaluate as nerfstudio does, but without changing the random numbers that training draws."""
+        config = self.config
+        logged = config.is_wandb_enabled() or config.is_tensorboard_enabled() or config.is_comet_enabled()
+        every = (config.steps_per_eval_batch, config.steps_per_eval_image, config.steps_per_eval_all_images)
+        if not logged or not any(step_check(step, steps) for steps in every):
+            return  # keeping the random numbers costs more than a look at the step
         with self.pipeline.undisturbed():
             super().eval_iteration(step)
 
@@ -286,4 +278,6 @@ class EditTrainer(Trainer):
 
     def _summarize(self, step: int) -> None:
         """Called after training, before nerfstudio waits for the viewer to be closed."""
-        summarize(self.session, self.base_dir, self.scene_checkpoint)
+        data = self.pipeline.datamanager
+        held_out = len(data.eval_dataset) if data.eval_dataset is not None else 0
+        summarize(self.session, self.base_dir, self.scene_checkpoint, held_out)

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from csd_nerf.scenes.errors import writing_to
+
+_LEFTOVERS = (".step-*.ckpt.*.tmp", "edits/.*.json.*.tmp", "edits/round_*/.*.png.*.tmp")
+"""Where in a run's folder `write_atomically` has its temporary files."""
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any], *, scratch: Path | None = None) -> None:
@@ -36,6 +40,25 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any], *, scratch: P
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in a run's folder; those of living ones stay."""
+    for path in (path for pattern in _LEFTOVERS for path in folder.glob(pattern)):
+        process = path.suffixes[-2].removeprefix(".")
+        if process.isdigit() and not _is_alive(int(process)):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return process != os.getpid()  # what this process left before it was killed and its number used again
 
 
 def write_json(path: Path, content: Any) -> None:

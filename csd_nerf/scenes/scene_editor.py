@@ -1,8 +1,8 @@
 """One round of edits: render, CSD-Edit, record, replace the training views (CSD Section 4.3, C.3)."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,19 @@ from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.editing import EditResult, edit_images
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.contact_sheet import contact_sheet, to_uint8
-from csd_nerf.scenes.edit_options import with_panel_values
+from csd_nerf.scenes.edit_options import with_flags, with_panel_values
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.terminal import RoundProgress, duration, say
+
+_PRIOR_ADVICE = (
+    "resume with a smaller --pipeline.prior-batch-size (rows in one call of the UNet); if that is 1 already, or it is "
+    "the autoencoder that does not fit, with --pipeline.prior-dtype fp16 or another --pipeline.prior-device"
+)
+_RENDER_ADVICE = "resume with a smaller --pipeline.model.eval-num-rays-per-chunk (rays rendered at once)"
 
 
 @dataclass
@@ -49,34 +56,34 @@ class SceneEditor:
         """
         started = time.monotonic()
         session, panel, config = self.session, self.pipeline.csd_edit, self.pipeline.config
+        session.schedule.requested = False  # before the panel is read: who asks after that has other values in mind
         session.instruction, complaint = with_panel_values(config, panel.read(), session.instruction)
-        session.schedule.requested = False
         number, views = session.rounds + 1, session.schedule.next_batch()
         label = f"Round {number}, {len(views)} view{'s' if len(views) > 1 else ''}"
-        with RoundProgress(label, panel.say) as progress:
-            with self.lock:
+        if complaint:
+            say(complaint)
+        with RoundProgress(label, lambda text: panel.say(f"{complaint}\n\n{text}".lstrip())) as progress:
+            with self.lock, _fitting(number, self.pipeline.device, _RENDER_ADVICE):
                 renders = [self.pipeline.render_view(view) for view in views]
             originals = [self.pipeline.datamanager.train_dataset.original(view) for view in views]
             entry = self._entry(step, views)
             try:
-                result = edit_images(
-                    self.prior,
-                    originals,
-                    session.instruction.prompt,
-                    negative_prompt=session.instruction.negative_prompt,
-                    settings=config.settings(session.instruction),
-                    generator=session.schedule.round_generator(),
-                    initial=renders if config.edit_init == "render" else None,
-                    on_step=progress.update,
-                    should_stop=should_stop,
-                )
+                with _fitting(number, self.prior.device, _PRIOR_ADVICE):
+                    result = edit_images(
+                        self.prior,
+                        originals,
+                        session.instruction.prompt,
+                        negative_prompt=session.instruction.negative_prompt,
+                        settings=config.settings(session.instruction),
+                        generator=session.schedule.round_generator(),
+                        initial=renders if config.edit_init == "render" else None,
+                        on_step=progress.update,
+                        should_stop=should_stop,
+                    )
             except NonFiniteError as error:
                 raise self._failure(number, views, entry, error) from error
-            except torch.cuda.OutOfMemoryError as error:
-                raise SceneError(
-                    f"round {number} does not fit into the memory of {self.prior.device}: resume with a smaller "
-                    "--pipeline.prior-batch-size."
-                ) from error
+            except ValueError as error:
+                raise SceneError(f"round {number} cannot be made: {with_flags(str(error))}.") from error
         if not result.complete:
             panel.say("The round was stopped.")
             return False
@@ -90,7 +97,7 @@ class SceneEditor:
                 self.pipeline.datamanager.put_view(view, picture)
             session.finish_round(views, seconds)
         panel.show_contact_sheet(number, contact_sheet(views, originals, renders, result.images, blocks=1))
-        panel.say(f"{label} took {duration(seconds)}. {complaint}")
+        panel.say(f"{complaint}\n\n{label} took {duration(seconds)}.".lstrip())
         say(f'{label}: "{session.instruction.prompt}" took {duration(seconds)}; see {self.record.sheet_path(number)}')
         return True
 
@@ -105,9 +112,24 @@ class SceneEditor:
 
     def restore_edits(self) -> None:
         """Put the edits that the session knows back into the training set, from the record."""
+        data = self.pipeline.datamanager
         for view, number in enumerate(self.session.edited_in):
-            if number:
-                self.pipeline.datamanager.put_view(view, self.record.read(number, view))
+            if not number:
+                continue
+            picture, (height, width) = self.record.read(number, view), data.train_dataset.view_shape(view)
+            if picture.shape[:2] != (height, width):
+                raise SceneError(
+                    f"--load-dir: view {view} was edited at {picture.shape[1]} x {picture.shape[0]} pixels, now it has "
+                    f"{width} x {height}: give --pipeline.datamanager.view-size (or the data parser's "
+                    "--downscale-factor) as in that run, or start from its scene folder."
+                )
+            data.put_view(view, picture)
+
+    def show_last_round(self) -> None:
+        """Show the contact sheet of the last round in the panel, if there is one."""
+        number = self.session.rounds
+        with suppress(OSError):  # it is only for looking at
+            self.pipeline.csd_edit.show_contact_sheet(number, read_picture(self.record.sheet_path(number)))
 
     def _entry(self, step: int, views: list[int]) -> dict[str, Any]:
         """What edits.json says about a round before it has run."""
@@ -130,7 +152,22 @@ class SceneEditor:
             pictures = {view: to_uint8(image) for view, image in zip(views, partial.images, strict=True)}
             folder = self.record.write_partial(number, entry | {"error": str(error)}, pictures)
             where = f" What it had reached is in {folder}."
+        at = "" if error.step is None else f" at CSD-Edit step {error.step}"
+        at += "" if error.t is None else f", noise level t = {error.t}"
         return SceneError(
-            f"round {number} failed: {error}. It is view {views[error.particle]} of the training set. The views keep "
-            f"what they showed before.{where} Try --pipeline.prior-dtype fp32 or a smaller --pipeline.lr."
+            f"round {number} failed: {error.what} of view {views[error.particle]} of the training set is not "
+            f"finite{at}. The views keep what they showed before.{where} Try --pipeline.prior-dtype fp32, a lower "
+            "--pipeline.guidance-scale or a smaller --pipeline.lr."
         )
+
+
+@contextmanager
+def _fitting(number: int, device: Any, advice: str) -> Iterator[None]:
+    """Turn a lack of memory on `device` into a `SceneError` with advice."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        gpu = isinstance(error, torch.cuda.OutOfMemoryError)
+        if not (gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
+            raise
+        raise SceneError(f"round {number} does not fit into the memory of {device}: {advice}.") from error

@@ -7,6 +7,7 @@ viewer's thread, the trainer fulfils the wish between two NeRF steps.
 
 import base64
 import io
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,30 @@ class ViewerMarkdown(ViewerElement[str]):
         self._create_gui_handle(viser_server)
 
 
+class ViewerQuantity(ViewerNumber[float]):
+    """A number field with a step of its own: nerfstudio's has that of its first value, whole numbers for 4.0."""
+
+    def __init__(self, name: str, value: int | float, step: int | float, least: int | float, hint: str) -> None:
+        super().__init__(name, value, hint=hint)
+        self.step, self.least = step, least
+
+    def _create_gui_handle(self, viser_server: ViserServer) -> None:
+        self.gui_handle = viser_server.gui.add_number(
+            self.name, self.default_value, min=self.least, step=self.step, hint=self.hint
+        )
+
+
+class ViewerHintedButton(ViewerButton):
+    """A button with a hint; nerfstudio's have none."""
+
+    def __init__(self, name: str, on_click: Callable[[Any], Any], hint: str) -> None:
+        super().__init__(name, on_click)
+        self.hint = hint
+
+    def _create_gui_handle(self, viser_server: ViserServer) -> None:
+        self.gui_handle = viser_server.gui.add_button(self.name, hint=self.hint)
+
+
 class EditPanel(nn.Module):
     """Controls of a run that edits. It has no parameters and leaves no trace in checkpoints."""
 
@@ -64,33 +89,37 @@ class EditPanel(nn.Module):
         start = session.instruction
         self.a_prompt = ViewerText("Prompt", start.prompt, hint="What to change; used from the next round on")
         self.b_negative_prompt = ViewerText("Negative prompt", start.negative_prompt, hint="What to stay away from")
-        self.c_guidance_scale = ViewerNumber(
-            "Guidance", start.guidance_scale, hint="Higher follows the prompt more strongly; 3 to 15 is usual"
+        self.c_guidance_scale = ViewerQuantity(
+            "Guidance", start.guidance_scale, 0.1, 0.0, "Higher follows the prompt more strongly; 3 to 15 is usual"
         )
         image_scale = image_guidance_scale if start.image_guidance_scale is None else start.image_guidance_scale
-        self.d_image_guidance_scale = ViewerNumber(
-            "Image guidance", image_scale, hint="Higher keeps more of the photo; 1.5 to 5 is usual"
+        self.d_image_guidance_scale = ViewerQuantity(
+            "Image guidance", image_scale, 0.1, 0.0, "Higher keeps more of the photo; 1.5 to 5 is usual"
         )
-        self.e_edit_steps = ViewerNumber("Edit steps", start.edit_steps, hint="CSD-Edit steps of a round")
-        self.f_edit_now = ViewerButton("Edit now", self._wish("requested"))
+        self.e_edit_steps = ViewerQuantity("Edit steps", start.edit_steps, 1, 1, "CSD-Edit steps of a round")
+        self.f_edit_now = ViewerHintedButton(
+            "Edit now", self._wish("requested"), "A round at once; before the first one, training on the photos ends"
+        )
         self.g_pause_edits = ViewerCheckbox(
             "Pause edits", session.paused, cb_hook=self._pause, hint="Hold rounds back; a running one is finished"
         )
-        self.h_restore_originals = ViewerButton("Restore originals", self._wish("restore_requested"))
+        self.h_restore_originals = ViewerHintedButton(
+            "Restore originals", self._wish("restore_requested"), "Train on the photos again, until the next round"
+        )
         self.i_progress = ViewerMarkdown("Progress", "")
         self.j_contact_sheet = ViewerMarkdown("Last round", "")
 
     def read(self) -> Instruction:
-        """The instruction that the panel shows."""
-        image_scale = float(self.d_image_guidance_scale.value)
+        """The instruction that the panel shows; a number field that was emptied counts as unchanged."""
+        known = self._session.instruction
+        image_scale = _number(self.d_image_guidance_scale, known.image_guidance_scale)
         untouched = image_scale == self._default_image_guidance_scale
-        known = self._session.instruction.image_guidance_scale
         return Instruction(
             prompt=self.a_prompt.value,
             negative_prompt=self.b_negative_prompt.value,
-            guidance_scale=float(self.c_guidance_scale.value),
-            image_guidance_scale=None if untouched and known is None else image_scale,
-            edit_steps=int(self.e_edit_steps.value),
+            guidance_scale=_number(self.c_guidance_scale, known.guidance_scale),
+            image_guidance_scale=None if untouched and known.image_guidance_scale is None else image_scale,
+            edit_steps=round(_number(self.e_edit_steps, known.edit_steps)),
         )
 
     def show(self, instruction: Instruction) -> None:
@@ -121,7 +150,9 @@ class EditPanel(nn.Module):
             if self._ended:
                 return
             setattr(target, name, True)
-            self.say("Will be done after the current step or round; press Resume Training if training is paused.")
+            ends = name == "requested" and self._session.phase == "scene"
+            what = "Training on the photos ends, and a round begins," if ends else "Will be done"
+            self.say(f"{what} after the current step or round; press Resume Training if training is paused.")
 
         return leave
 
@@ -132,3 +163,9 @@ class EditPanel(nn.Module):
 
     def _pause(self, checkbox: ViewerCheckbox) -> None:
         self._session.paused = bool(checkbox.value)
+
+
+def _number(field: ViewerNumber[float], otherwise: int | float | None) -> Any:
+    """The field's value, or `otherwise` where the browser sends none."""
+    value = field.value
+    return value if isinstance(value, (int, float)) and math.isfinite(value) else otherwise

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 from csd_nerf.distill.schedule import NoiseSchedule
 from csd_nerf.distill.types import Condition
-from csd_nerf.scenes.edit_trainer import EditTrainerConfig
+from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
 from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.run import EditRun, run_edit
 
@@ -87,6 +88,28 @@ def tiny_run(data: Path, output: Path, *, prompt: str = PROMPT, prior: Any = Non
     }
     prior = NegativePrior() if prior is None else prior
     return run_edit(data, prompt, output_dir=output, prior=prior, configure=shrink_first, **settings)
+
+
+def make_trainer(
+    data: Path, output: Path, prior: NegativePrior, configure: Callable[[EditTrainerConfig], Any] | None = None
+) -> EditTrainer:
+    """A trainer that is set up and has not begun."""
+    made: list[EditTrainerConfig] = []
+
+    def keep(config: EditTrainerConfig) -> None:
+        if configure is not None:
+            configure(config)
+        made.append(config)
+        raise StopIteration
+
+    with pytest.raises(StopIteration):
+        tiny_run(data, output, prior=prior, configure=keep)
+    config = made[0]
+    config.save_config()
+    torch.manual_seed(0)
+    trainer = EditTrainer(config, prior=prior)
+    trainer.setup()
+    return trainer
 
 
 def weights(checkpoint: Path) -> dict[str, Tensor]:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
 from csd_nerf.scenes.errors import SceneError
@@ -105,7 +107,7 @@ def test_empty_prompt(tiny_scene: Path, tmp_path: Path, prompt: str):
     [
         ({"guidance_scale": -1.0}, "--pipeline.guidance-scale -1.0: give 0 or more"),
         ({"image_guidance_scale": -0.5}, "--pipeline.image-guidance-scale -0.5: give 0 or more"),
-        ({"t_min": 0.8, "t_max": 0.2}, "--pipeline.t-min 0.8 is above t_max=0.2"),
+        ({"t_min": 0.8, "t_max": 0.2}, "--pipeline.t-min 0.8 is above --pipeline.t-max 0.2"),
         ({"t_max": 1.5}, "--pipeline.t-max 1.5: give a fraction"),
         ({"edit_steps": 0}, "--pipeline.edit-steps 0: give at least 1"),
         ({"lr": 0.0}, "--pipeline.lr 0.0: give a positive"),
@@ -135,9 +137,35 @@ def test_prior_without_an_image_input(tiny_scene: Path, tmp_path: Path):
         tiny_run(tiny_scene, tmp_path, prior=NegativePrior(takes_image=False))
 
 
-def test_prior_on_a_device_that_is_none(tiny_scene: Path, tmp_path: Path):
-    with pytest.raises(SceneError, match=r"--pipeline.prior toy: device 'gpu7' is unknown"):
-        tiny_run(tiny_scene, tmp_path, prior="toy", configure=option("prior_device", "gpu7"))
+@pytest.mark.parametrize(
+    ("device", "gpus", "message"),
+    [
+        ("gpu7", 0, "gpu7 is no device: give auto, cpu, cuda or cuda:N"),
+        ("cuda", 0, "cuda: torch sees no GPU here"),
+        ("cuda:2", 2, r"cuda:2: torch sees 2 GPU\(s\), cuda:0 to cuda:1 here"),
+    ],
+)
+def test_prior_on_a_device_that_is_none(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, gpus: int, message: str
+):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    with pytest.raises(SceneError, match=f"--pipeline.prior-device {message}"):
+        tiny_run(tiny_scene, tmp_path, prior="toy", configure=option("prior_device", device))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_picture_of_more_than_eight_bits(tmp_path: Path, mode: str):
+    scene = make_tiny_scene(tmp_path / "scene", views=3)
+    picture = scene / "images/001.png"
+    if mode == "F":
+        picture = picture.with_suffix(".tiff")
+        path = scene / "transforms.json"
+        path.write_text(path.read_text().replace("001.png", "001.tiff"))
+    Image.fromarray(np.zeros((32, 32), np.uint16 if mode == "I;16" else np.float32)).save(picture)
+    with pytest.raises(SceneError, match=rf"image file .*001.* more than 8 bits \(mode {mode}\): convert"):
+        tiny_run(scene, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_devices(tiny_scene: Path, tmp_path: Path):

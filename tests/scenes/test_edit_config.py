@@ -1,23 +1,15 @@
-"""Flags, defaults, and the viewer's panel."""
+"""Flags and defaults."""
 
 import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
-import torch
-import viser
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
-from nerfstudio.viewer.utils import parse_object
-from nerfstudio.viewer.viewer_elements import ViewerElement
 
 from csd_nerf.scenes.edit_config import edit_config, lite_config
-from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction, with_panel_values
-from csd_nerf.scenes.edit_session import EditSession
-from csd_nerf.scenes.viewer_panel import EditPanel
-
-OPTIONS = EditPipelineConfig(prompt="make it snow")
+from csd_nerf.scenes.edit_options import EditPipelineConfig, with_flags
 
 
 def test_defaults_are_the_papers():
@@ -71,55 +63,12 @@ def test_a_configuration_survives_its_file(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("wanted", "used", "complaint"),
+    ("message", "said"),
     [
-        (Instruction("new", "old", 3.0, 2.0, 7), Instruction("new", "old", 3.0, 2.0, 7), ""),
-        (Instruction(" ", guidance_scale=3.0), Instruction("before", guidance_scale=3.0), "prompt is empty"),
-        (Instruction("new", edit_steps=0), Instruction("before"), "Not used: steps=0"),
-        (Instruction("new", guidance_scale=-1.0), Instruction("before"), "Not used: guidance_scale=-1.0"),
+        ("t_min=0.8 is above t_max=0.2: swap them", "--pipeline.t-min 0.8 is above --pipeline.t-max 0.2: swap them"),
+        ("steps=0: give at least 1", "--pipeline.edit-steps 0: give at least 1"),
+        ("something=1, a == b, t_max = 3", "something=1, a == b, t_max = 3"),
     ],
 )
-def test_a_mistake_in_the_panel_does_not_end_the_run(wanted: Instruction, used: Instruction, complaint: str):
-    instruction, said = with_panel_values(OPTIONS, wanted, Instruction("before"))
-    assert instruction == used and said.startswith(complaint) if not complaint else complaint in said
-
-
-def make_panel() -> EditPanel:
-    return EditPanel(EditSession.begin(OPTIONS, views=4), image_guidance_scale=1.5)
-
-
-def test_the_panel_shows_and_reads_the_instruction():
-    panel = make_panel()
-    assert panel.read() == OPTIONS.instruction()
-    other = Instruction("make it night", "blur", 5.0, 2.5, 30)
-    panel.show(other)
-    assert panel.read() == other
-
-
-def test_nerfstudios_viewer_finds_and_shows_the_panel():
-    class Pipeline(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.csd_edit = make_panel()
-
-    pipeline = Pipeline()
-    assert list(pipeline.parameters()) == [] and pipeline.state_dict() == {}
-    elements = [element for _, element in parse_object(pipeline, ViewerElement, "Custom Elements")]
-    names = [element.name for element in elements]
-    assert names[0] == "Prompt" and names[-1] == "Last round"
-    assert {"Guidance", "Image guidance", "Edit steps", "Edit now", "Pause edits", "Restore originals"} < set(names)
-    server = viser.ViserServer(port=0, verbose=False)
-    try:
-        for element in elements:
-            element.install(server)
-        panel = pipeline.csd_edit
-        assert panel.read() == OPTIONS.instruction()
-        panel.a_prompt.gui_handle.value = "typed in the browser"
-        assert panel.read().prompt == "typed in the browser"
-        panel.say("Round 1: step 3 of 10")
-        panel.show_contact_sheet(1, torch.zeros(8, 8, 3, dtype=torch.uint8))
-        shown = [element._handle for element in (panel.i_progress, panel.j_contact_sheet)]
-        assert shown[0] is not None and shown[0].content == "Round 1: step 3 of 10"
-        assert shown[1] is not None and "data:image/jpeg" in shown[1].content
-    finally:
-        server.stop()
+def test_errors_of_the_core_name_flags(message: str, said: str):
+    assert with_flags(message) == said

@@ -1,25 +1,23 @@
-"""What happens in and around a round: conditions, the viewer's wishes, failures."""
+"""What happens in and around a round: conditions, the viewer's wishes."""
 
 import json
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from csd_nerf.scenes.edit_options import Instruction
+from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
-from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.run import EditRun
+from csd_nerf.scenes.terminal import own_writers
 from tests.scenes.edit_fixtures import (
     EDIT_STEPS,
     PROMPT,
-    SCENE_STEPS,
     NegativePrior,
-    same_edits,
-    same_weights,
+    make_trainer,
     tiny_run,
 )
 
@@ -74,28 +72,6 @@ def test_the_viewer_can_work_while_the_networks_run(tiny_scene: Path, tmp_path: 
     trainers.append(trainer)
     trainer.train()
     assert len(free) == 10 and all(free)
-
-
-def make_trainer(
-    data: Path, output: Path, prior: NegativePrior, configure: Callable[[EditTrainerConfig], Any] | None = None
-) -> EditTrainer:
-    """A trainer that is set up and has not begun."""
-    made: list[EditTrainerConfig] = []
-
-    def keep(config: EditTrainerConfig) -> None:
-        if configure is not None:
-            configure(config)
-        made.append(config)
-        raise StopIteration
-
-    with pytest.raises(StopIteration):
-        tiny_run(data, output, prior=prior, configure=keep)
-    config = made[0]
-    config.save_config()
-    torch.manual_seed(0)
-    trainer = EditTrainer(config, prior=prior)
-    trainer.setup()
-    return trainer
 
 
 def test_the_panel_changes_the_next_round(tiny_scene: Path, tmp_path: Path):
@@ -158,33 +134,75 @@ def test_pause_edit_now_and_restore(tiny_scene: Path, tmp_path: Path):
     assert json.loads((trainer.base_dir / "edits/edits.json").read_text())["events"][0]["event"] == "originals restored"
 
 
-def test_a_network_that_fails_stops_the_run_and_loses_nothing(tiny_scene: Path, tmp_path: Path):
-    prior = NegativePrior(on_call=lambda call: float("nan") if call == 8 else 1.0)
-    with pytest.raises(SceneError, match=r"round 2 failed: .*not finite.*keep what they showed before") as error:
-        tiny_run(tiny_scene, tmp_path, prior=prior)
-    run = tmp_path / "tiny/csd-edit-lite/run"
-    said = re.search(r"reached is in (\S+)\.", str(error.value))
-    assert said is not None
-    partial = Path(said[1])
-    assert partial == run / "edits/round_0002_partial" and len(list(partial.glob("view_*.png"))) == 5
-    checkpoint = run / "nerfstudio_models" / f"step-{SCENE_STEPS + 3:09d}.ckpt"
-    state = torch.load(checkpoint, weights_only=True)["pipeline"]["_extra_state"]["session"]
-    assert sorted(set(state["edited_in"])) == [0, 1], "the views of round 2 keep their photos"
-    index = json.loads((run / "edits/edits.json").read_text())
-    assert len(index["rounds"]) == 1 and index["events"][0]["event"] == "round failed"
-    resumed = tiny_run(tiny_scene, tmp_path, load_dir=run / "nerfstudio_models")
-    assert resumed.rounds == 2
+def test_a_mistake_in_the_panel_is_shown_before_the_round_and_after(
+    whole: EditRun, tiny_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    shown = []
+
+    def look(call: int) -> float:
+        shown.append((panel.i_progress.content, trainer.session.schedule.requested))
+        return 1.0
+
+    prior = NegativePrior(on_call=look)
+    trainer = make_trainer(
+        tiny_scene, tmp_path, prior, lambda config: setattr(config, "load_dir", whole.scene_checkpoint.parent)
+    )
+    panel = trainer.pipeline.csd_edit
+    panel.c_guidance_scale.value, panel.a_prompt.value = -2.0, "[bold]snow[/] [/b]"
+    trainer.session.schedule.requested = True
+    read = panel.read
+
+    def ask_again() -> Instruction:
+        panel.f_edit_now.cb_hook(panel.f_edit_now)  # while the panel is being read
+        return read()
+
+    panel.read = ask_again
+    trainer._init_viewer_state()
+    complaint = "Not used: Guidance -2.0: give 0 or more (3 to 15 is usual); 4.0 is kept."
+    assert shown[0][0].startswith(complaint) and shown[0][1], "the second wish is not lost"
+    assert panel.i_progress.content.startswith(complaint) and "Round 1" in panel.i_progress.content
+    said = " ".join(capsys.readouterr().out.split())
+    assert complaint in said and '"[bold]snow[/] [/b]" took' in said
+    assert trainer.session.instruction.prompt == "[bold]snow[/] [/b]"
 
 
-def test_a_round_that_does_not_fit_into_memory_says_so(whole: EditRun, tiny_scene: Path, tmp_path: Path):
-    def fail(call: int) -> float:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+@pytest.mark.parametrize("viewer", [False, True])
+def test_paused_edits_stay_paused_only_where_somebody_can_let_them_go_on(
+    whole: EditRun, tiny_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], viewer: bool
+):
+    first = make_trainer(tiny_scene, tmp_path, NegativePrior())
+    first._init_viewer_state()
+    first.session.paused, first.session.phase = True, "edit"
+    first._last_step = 3
+    first.save_checkpoint(3)
 
-    with pytest.raises(SceneError, match=r"round 1 does not fit .*smaller --pipeline.prior-batch-size"):
-        tiny_run(tiny_scene, tmp_path, prior=NegativePrior(on_call=fail), load_dir=whole.scene_checkpoint.parent)
-    models = tmp_path / "tiny/csd-edit-lite/run/nerfstudio_models"
-    resumed = tiny_run(tiny_scene, tmp_path, load_dir=models)
-    assert same_weights(whole, resumed) and same_edits(whole, resumed)
+    def resume(config: EditTrainerConfig) -> None:
+        config.load_dir, config.vis = first.checkpoint_dir, "viewer" if viewer else "none"
+        config.viewer.websocket_port = None
+
+    capsys.readouterr()
+    second = make_trainer(tiny_scene, tmp_path / "again", NegativePrior(), resume)
+    said = " ".join(capsys.readouterr().out.split())
+    assert second.session.paused == viewer
+    assert second.pipeline.csd_edit.g_pause_edits.value == viewer
+    assert ('untick "Pause edits" in the viewer' if viewer else "There is no viewer to untick it") in said
+    if viewer:
+        second.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("vis", "step", "evaluates"), [("none", 500, 0), ("tensorboard", 500, 1), ("tensorboard", 501, 0)]
+)
+def test_evaluation_costs_nothing_where_nothing_shows_it(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, vis: str, step: int, evaluates: int
+):
+    trainer = make_trainer(tiny_scene, tmp_path, NegativePrior(), lambda config: setattr(config, "vis", vis))
+    calls = []
+    undisturbed = EditPipeline.undisturbed
+    monkeypatch.setattr(EditPipeline, "undisturbed", lambda self: calls.append(self) or undisturbed(self))
+    with own_writers():
+        trainer.eval_iteration(step)
+    assert len(calls) == evaluates
 
 
 @pytest.mark.parametrize(("views", "rounds", "said"), [(1, 1, "its single view"), (3, 1, "all 3")])
