@@ -7,7 +7,8 @@ latents unit variance) and shift b (`shift_factor`, usually 0):
     image condition   m          the mode, *not* scaled: so InstructPix2Pix was trained (Brooks et al. 2023)
     released quirk    c (m + s n - b), n ~ N(0, 1): what the CSD authors' code feeds instead, too weak by 1 / c
 
-Tiny autoencoders (TAESD) have no posterior: s = 0, and their latents come scaled already (c = 1).
+Tiny autoencoders (TAESD) have no posterior: s = 0, and their latents come scaled already (c = 1), by a factor that they
+do not tell. An image condition cannot be had from them.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+TINY = "AutoencoderTiny"
+"""diffusers' class without a posterior."""
 PIXELS_PER_CALL = 1 << 20
 """Pictures are encoded and decoded in groups of at most this many pixels (or one by one): memory stays bounded."""
 
@@ -56,6 +59,7 @@ class Autoencoder:
         self.shift_factor = float(getattr(config, "shift_factor", None) or 0.0)
         self.factor: int = 2 ** (len(config.block_out_channels) - 1)
         self.latent_channels: int = config.latent_channels
+        self.has_posterior = type(vae).__name__ != TINY
 
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         """Scaled posterior mode. Raises `ValueError` unless height and width are multiples of `factor`."""
@@ -65,7 +69,15 @@ class Autoencoder:
     def encode_condition(
         self, images: Float[Tensor, "n 3 H W"], *, scaled_sample: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:
-        """Unscaled posterior mode; with a (CPU) generator a scaled posterior sample."""
+        """Unscaled posterior mode; with a (CPU) generator a scaled posterior sample.
+
+        Raises `ValueError` for tiny autoencoders.
+        """
+        if not self.has_posterior:
+            raise ValueError(
+                "a tiny autoencoder gives scaled latents only, and an image condition is the unscaled mode of a "
+                "posterior: use the AutoencoderKL that the model was trained with"
+            )
         mean, std = self._posterior(images)
         if scaled_sample is None:
             return mean
@@ -74,12 +86,13 @@ class Autoencoder:
         return self._scale(mean + std * noise)
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
-        """Pictures of scaled latents, clamped to [0, 1]."""
+        """Pictures of scaled latents, clamped to [0, 1]; what overflows becomes NaN, since clamping would hide it."""
 
         def group(rows: Tensor) -> Tensor:
             raw = rows.to(self.device, torch.float32) / self.scaling_factor + self.shift_factor
             pictures = self.vae.decode(raw.to(self.dtype), return_dict=False)[0]
-            return (pictures.float() / 2 + 0.5).clamp(0, 1)
+            pictures = pictures.float()
+            return torch.where(pictures.isfinite(), (pictures / 2 + 0.5).clamp(0, 1), torch.nan)
 
         return self._in_groups(group, latents, latents.shape[-2] * latents.shape[-1] * self.factor**2)
 

@@ -15,19 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from csd_nerf.priors.autoencoder import Autoencoder
+from csd_nerf.priors.autoencoder import TINY, Autoencoder
 from csd_nerf.priors.errors import PriorError, PriorLayoutError
 from csd_nerf.priors.latent_diffusion import Components
-from csd_nerf.priors.layout import Layout, Weights, read_json
+from csd_nerf.priors.layout import SCHEDULER, Layout, Weights, read_json
 from csd_nerf.priors.schedules import schedule_from_config
 from csd_nerf.priors.text import TextEncoder
 
 
 def load_components(folder: Path, layout: Layout, *, name: str, device: torch.device, dtype: torch.dtype) -> Components:
-    """Load all parts from `folder`. The global random state is left as it was."""
+    """Load all parts from `folder`, whose configurations were checked. The global random state is left as it was."""
     _check_libraries()
-    path = folder / "scheduler" / "scheduler_config.json"
-    scheduler = read_json(path) if path.is_file() else {}
+    scheduler = read_json(folder / SCHEDULER)
     with torch.random.fork_rng(devices=[]), _without_progress_bars():
         text_model = _load_text_encoder(folder, layout.text_encoder)
         return Components(
@@ -66,12 +65,9 @@ def _load_unet(folder: Path, weights: Weights) -> nn.Module:
 def _load_vae(folder: Path, weights: Weights) -> nn.Module:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
-    classes = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
-    kind = read_json(folder / "vae" / "config.json").get("_class_name", "AutoencoderKL")
-    if kind not in classes:
-        raise PriorLayoutError(f"{folder / 'vae'} is of class {kind}; supported are {', '.join(classes)}")
+    tiny = read_json(folder / "vae" / "config.json").get("_class_name") == TINY
     with _reading(folder / "vae"):
-        return classes[kind].from_pretrained(folder / "vae", **_options(weights))
+        return (AutoencoderTiny if tiny else AutoencoderKL).from_pretrained(folder / "vae", **_options(weights))
 
 
 def _options(weights: Weights) -> dict[str, Any]:
@@ -82,10 +78,11 @@ def _load_tokenizer(folder: Path) -> Any:
     import transformers
 
     kind = transformers.CLIPTokenizer
-    if not {"vocab.json", "merges.txt"} <= {file.name for file in folder.iterdir()}:
-        # Before transformers 5 the plain class cannot read tokenizer.json, which is all that version 5 writes.
-        kind = getattr(transformers, "CLIPTokenizerFast", kind)
-    return kind.from_pretrained(folder, local_files_only=True)
+    with _reading(folder):
+        if not {"vocab.json", "merges.txt"} <= {file.name for file in folder.iterdir()}:
+            # Before transformers 5 the plain class cannot read tokenizer.json, which is all that version 5 writes.
+            kind = getattr(transformers, "CLIPTokenizerFast", kind)
+        return kind.from_pretrained(folder, local_files_only=True)
 
 
 def _load_text_encoder(folder: Path, weights: Weights) -> nn.Module:

@@ -59,8 +59,7 @@ class LatentDiffusionPrior(ABC):
 
         Raises `ValueError` for a batch size below 1.
         """
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: give at least 1, or None for all rows in one call")
+        check_batch_size(batch_size)
         self.unet = freeze(components.unet, components.device, components.dtype)
         self.autoencoder, self.text_encoder = components.autoencoder, components.text_encoder
         self.schedule, self.prediction_type = components.schedule, components.prediction_type
@@ -99,7 +98,7 @@ class LatentDiffusionPrior(ABC):
         return self.autoencoder.encode(images)
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
-        """Pictures, clamped to [0, 1], float32."""
+        """Pictures, clamped to [0, 1], float32; what overflows becomes NaN."""
         return self.autoencoder.decode(latents)
 
     def encode_condition(
@@ -130,6 +129,12 @@ class LatentDiffusionPrior(ABC):
         if self.prediction_type == "v_prediction":
             return alpha * output + sigma * x_t
         return (x_t - alpha * output) / sigma
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    """Raise `ValueError` for batch sizes below 1."""
+    if batch_size is not None and batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: give at least 1, or None for all rows in one call")
 
 
 def _sample_size(unet: Any) -> int:

@@ -5,10 +5,11 @@
     vae/config.json           vae/diffusion_pytorch_model.safetensors
     text_encoder/config.json  text_encoder/model.safetensors
     tokenizer/                vocab.json and merges.txt, or tokenizer.json
-    scheduler/scheduler_config.json          (optional: without it, Stable Diffusion's schedule)
+    scheduler/scheduler_config.json
 
 Large weights may be split (`...-00001-of-00002.safetensors` with an index). Everything is decided from file names and
-small JSON files, so a wrong model is refused before gigabytes of weights are fetched or read.
+small JSON files, so a wrong model is refused before gigabytes of weights are fetched or read. Without its scheduler's
+file a model is refused, too: a guessed schedule or prediction type gives wrong pictures, not an error.
 """
 
 import json
@@ -21,6 +22,7 @@ from typing import Any
 from csd_nerf.priors.errors import PriorLayoutError
 
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 _STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 _PICKLED_STEMS = {**_STEMS, "text_encoder": "pytorch_model"}
 
@@ -69,7 +71,7 @@ def inspect_layout(files: Collection[str], where: str, *, variant: str | None, a
 
     `where` is what the user called it, for the message of the `PriorLayoutError` that names every missing file.
     """
-    required = (INDEX, *(f"{part}/config.json" for part in _STEMS))
+    required = (INDEX, *(f"{part}/config.json" for part in _STEMS), SCHEDULER)
     problems = [f"{name} is missing" for name in required if name not in files]
     if "tokenizer/tokenizer.json" not in files and not {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(files):
         problems.append("tokenizer/vocab.json and tokenizer/merges.txt (or tokenizer/tokenizer.json) are missing")
@@ -106,15 +108,18 @@ def _find_weights(files: Collection[str], part: str, variant: str | None, allow_
 
 
 def _missing_weights(files: Collection[str], part: str, allow_pickles: bool) -> str:
-    name = f"{part}/{_STEMS[part]}.safetensors"
+    stem = f"{part}/{_STEMS[part]}"
+    name = f"{stem}.safetensors"
     pickle = f"{part}/{_PICKLED_STEMS[part]}.bin"
     if pickle in files and not allow_pickles:
         return (
             f"{name} is missing and {pickle} is a pickle, a format that can run code when it is read: "
             "allow it explicitly (allow_pickles=True) if you trust where it came from"
         )
-    variants = sorted(x.split("/")[1] for x in files if x.startswith(f"{part}/") and x.endswith(".safetensors"))
-    return f"{name} is missing" + (f" (there is {', '.join(variants)}: give its variant)" if variants else "")
+    pattern = re.compile(rf"{re.escape(stem)}\.([\w-]+)\.safetensors")
+    variants = sorted(match[1] for match in map(pattern.fullmatch, files) if match)
+    there = ", ".join(f"{_STEMS[part]}.{variant}.safetensors" for variant in variants)
+    return f"{name} is missing" + (f" (there is {there}: load with variant={variants[0]!r})" if variants else "")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -126,24 +131,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise PriorLayoutError(f"{path} should hold a JSON object")
     return content
-
-
-def takes_image(folder: Path, where: str) -> bool:
-    """Decide from the configurations whether the network has an image input (InstructPix2Pix) or not (text-to-image).
-
-    With c latent channels the first has 2c input channels, the second c. Raises `PriorLayoutError` for anything else.
-    """
-    index, unet = read_json(folder / INDEX), read_json(folder / "unet" / "config.json")
-    if index.get("text_encoder_2", [None])[0] is not None or unet.get("addition_embed_type"):
-        raise PriorLayoutError(f"{where} is a Stable Diffusion XL model, whose extra conditions are not supported")
-    if unet.get("sample_size") is None:
-        raise PriorLayoutError(f"{where}: unet/config.json does not say its sample_size")
-    channels, latent = unet.get("in_channels"), read_json(folder / "vae" / "config.json").get("latent_channels", 4)
-    if channels == 2 * latent:
-        return True
-    if channels == latent:
-        return False
-    raise PriorLayoutError(
-        f"{where}: its network has {channels} input channels and its latents {latent}; {2 * latent} make an "
-        f"InstructPix2Pix and {latent} a text-to-image model, anything else (inpainting, depth) is not supported"
-    )

@@ -13,11 +13,12 @@ from typing import Literal
 import torch
 
 from csd_nerf.priors.components import load_components
+from csd_nerf.priors.configurations import check_configurations
 from csd_nerf.priors.errors import PriorLayoutError, PriorNotFoundError
-from csd_nerf.priors.hub import fetch, find_on_hub, is_offline
+from csd_nerf.priors.hub import HubModel, fetch, find_on_hub, is_offline
 from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
-from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior
-from csd_nerf.priors.layout import Layout, files_below, inspect_layout, takes_image
+from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior, check_batch_size
+from csd_nerf.priors.layout import Layout, files_below, inspect_layout
 from csd_nerf.priors.text_to_image import TextToImagePrior
 
 DType = Literal["auto", "fp32", "fp16", "bf16"]
@@ -56,6 +57,7 @@ def load_prior(
     offline: bool | None = None,
     variant: str | None = None,
     allow_pickles: bool = False,
+    needs_image: bool = False,
 ) -> LatentDiffusionPrior:
     """Load a frozen latent diffusion model: InstructPix2Pix or text-to-image, as its configuration says.
 
@@ -69,6 +71,9 @@ def load_prior(
         variant: Weights to prefer, such as 'fp16' for `model.fp16.safetensors`; the plain ones where there are none.
         allow_pickles: Whether weights may be pickles (.bin) where there are no safetensors. Reading a pickle can run
             code: only for files whose origin you trust.
+        needs_image: Refuse models without an image input (text-to-image), which cannot edit.
+
+    Everything that file names and configurations tell is checked before weights are downloaded or read.
 
     Raises:
         PriorNotFoundError: Nothing is reachable under this name.
@@ -77,9 +82,12 @@ def load_prior(
     """
     shown = str(name)
     where, precision = _device(device), _dtype(dtype)
+    check_batch_size(batch_size)
     precision = precision or (torch.float16 if where.type == "cuda" else torch.float32)
-    folder, layout = _locate(shown, offline=is_offline(offline), variant=variant, allow_pickles=allow_pickles)
-    kind = InstructPix2PixPrior if takes_image(folder, shown) else TextToImagePrior
+    options = _Options(is_offline(offline), variant, allow_pickles, needs_image)
+    folder, layout = _locate(shown, options)
+    takes_image = check_configurations(folder, shown, needs_image=needs_image)
+    kind = InstructPix2PixPrior if takes_image else TextToImagePrior
     components = load_components(folder, layout, name=shown, device=where, dtype=precision)
     return kind(components, name=shown, batch_size=batch_size)
 
@@ -89,7 +97,17 @@ def toy_folder() -> Path:
     return _embedded("toy", PRIORS["toy"])
 
 
-def _locate(name: str, *, offline: bool, variant: str | None, allow_pickles: bool) -> tuple[Path, Layout]:
+@dataclass(frozen=True)
+class _Options:
+    """Which files may be taken, and from where; see `load_prior`."""
+
+    offline: bool
+    variant: str | None
+    allow_pickles: bool
+    needs_image: bool
+
+
+def _locate(name: str, options: _Options) -> tuple[Path, Layout]:
     source = PRIORS.get(name)
     path = Path(name).expanduser()
     if isinstance(source, Embedded):
@@ -100,21 +118,28 @@ def _locate(name: str, *, offline: bool, variant: str | None, allow_pickles: boo
         repository = source.repository if isinstance(source, Hub) else name
         if source is None and not _is_hub_id(name):
             raise PriorNotFoundError(_not_found(name, f"{name!r} is no known name, no folder here and no hub id"))
-        return _locate_on_hub(name, repository, offline=offline, variant=variant, allow_pickles=allow_pickles)
-    return folder, inspect_layout(files_below(folder), str(folder), variant=variant, allow_pickles=allow_pickles)
+        return _locate_on_hub(name, repository, options)
+    return folder, _inspect(files_below(folder), str(folder), options)
 
 
-def _locate_on_hub(
-    name: str, repository: str, *, offline: bool, variant: str | None, allow_pickles: bool
-) -> tuple[Path, Layout]:
+def _inspect(files: frozenset[str], where: str, options: _Options) -> Layout:
+    return inspect_layout(files, where, variant=options.variant, allow_pickles=options.allow_pickles)
+
+
+def _locate_on_hub(name: str, repository: str, options: _Options) -> tuple[Path, Layout]:
     """Check the list of files, then the configurations, and only then fetch weights."""
     try:
-        model = find_on_hub(repository, offline=offline)
-        layout = inspect_layout(model.files, repository, variant=variant, allow_pickles=allow_pickles)
-        takes_image(fetch(model, layout.configs), repository)
+        model = find_on_hub(repository, offline=options.offline)
+        layout = _inspect_on_hub(model, options)
+        check_configurations(fetch(model, layout.configs), name, needs_image=options.needs_image)
         return fetch(model, layout.configs + layout.weights), layout
     except PriorNotFoundError as error:
         raise PriorNotFoundError(_not_found(name, str(error))) from error
+
+
+def _inspect_on_hub(model: HubModel, options: _Options) -> Layout:
+    try:
+        return _inspect(model.files, model.repository, options)
     except PriorLayoutError as error:
         if model.cached_only:
             raise PriorLayoutError(

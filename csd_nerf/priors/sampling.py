@@ -3,9 +3,9 @@
     x   = (x_t - sigma_t eps_hat) / alpha_t
     x_s = alpha_s x + sigma_s eps_hat          for the next lower timestep s
 
-Timesteps are Stable Diffusion's: `steps` of them, spaced by T // steps from 1 upwards, and below the lowest one
-abar = abar_0. With `ImageTextGuidance` this is the plain InstructPix2Pix baseline, sample for sample what diffusers'
-pipeline gives with `DDIMScheduler`; with `start` it is SDEdit (Meng et al. 2022).
+Timesteps are Stable Diffusion's: `steps` of them, spaced by T // steps from 1 upwards (from 0 if they are all T), and
+below the lowest one abar = abar_0. With `ImageTextGuidance` this is the plain InstructPix2Pix baseline, sample for
+sample what diffusers' pipeline gives with `DDIMScheduler`; with `start` it is SDEdit (Meng et al. 2022).
 """
 
 from collections.abc import Callable
@@ -23,10 +23,11 @@ INDEPENDENT = IndependentNoise()
 
 
 def ddim_timesteps(total: int, steps: int) -> Int[Tensor, " steps"]:
-    """Timesteps in descending order. Raises `ValueError` unless 1 <= steps <= total."""
+    """`steps` different timesteps of `total`, in descending order. Raises `ValueError` unless 1 <= steps <= total."""
     if not 1 <= steps <= total:
         raise ValueError(f"steps={steps}: give 1 to {total}, the timesteps of the prior's schedule")
-    return (torch.arange(steps).flip(0) * (total // steps) + 1).clamp(max=total - 1)
+    spaced = torch.arange(steps).flip(0) * (total // steps)
+    return spaced + min(1, total - 1 - int(spaced[0]))  # an offset of 1 would leave the schedule where it is used up
 
 
 @torch.no_grad()

@@ -22,12 +22,10 @@ from csd_nerf.priors.errors import PriorLayoutError
 
 
 def schedule_from_config(config: Mapping[str, Any]) -> NoiseSchedule:
-    """The noise schedule that `scheduler_config.json` describes, in float64; Stable Diffusion's for an empty mapping.
+    """The noise schedule that `scheduler_config.json` describes, in float64.
 
     Raises `PriorLayoutError` for schedules that are not variance preserving with discrete betas (flow matching).
     """
-    if not config:
-        return NoiseSchedule.scaled_linear()
     alphas_cumprod = torch.cumprod(1 - _betas(config), dim=0)
     if config.get("rescale_betas_zero_snr"):
         root = alphas_cumprod.sqrt()

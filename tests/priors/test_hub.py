@@ -115,6 +115,49 @@ def test_a_wrong_model_is_refused_before_its_weights_are_downloaded(
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("vae/config.json", {"_class_name": "VQModel"}, "class VQModel"),
+        ("vae/config.json", {"_class_name": "AutoencoderTiny"}, "tiny autoencoder"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "prediction_type 'flow'"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": None}, "beta_schedule None"),
+        ("model_index.json", {"text_encoder": ["transformers", "T5EncoderModel"]}, "T5EncoderModel"),
+    ],
+)
+def test_no_weights_are_downloaded_for_what_the_configurations_refuse(
+    tmp_path: Path, copied: Path, monkeypatch: pytest.MonkeyPatch, file: str, change: dict, message: str
+):
+    config = json.loads((copied / file).read_text())
+    (copied / file).write_text(json.dumps({**config, **change}))
+    asked = serve(monkeypatch, copied, tmp_path / "target")
+    with pytest.raises(PriorLayoutError, match=message):
+        load_prior("instruct-pix2pix", offline=False)
+    assert len(asked) == 1 and not [name for name in asked[0] if name.endswith(".safetensors")]
+
+
+def test_no_weights_are_downloaded_for_a_prior_that_cannot_edit_or_a_batch_size_of_0(
+    tmp_path: Path, text_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked = serve(monkeypatch, text_folder, tmp_path / "target")
+    with pytest.raises(PriorLayoutError, match="'timbrooks/instruct-pix2pix' has no image input"):
+        load_prior(REPOSITORY, offline=False, needs_image=True)
+    assert len(asked) == 1
+    with pytest.raises(ValueError, match="batch_size=0"):
+        load_prior(REPOSITORY, offline=False, batch_size=0)
+    assert len(asked) == 1
+
+
+def test_a_model_in_the_cache_that_we_cannot_run_is_no_broken_download(silent_hub: Path, copied: Path):
+    """Connecting would not help."""
+    config = json.loads((copied / "unet/config.json").read_text())
+    (copied / "unet/config.json").write_text(json.dumps({**config, "in_channels": 9}))
+    put_into_cache(silent_hub, copied)
+    with pytest.raises(PriorLayoutError, match="9 input channels") as error:
+        load_prior("instruct-pix2pix", offline=True)
+    assert "connect once" not in str(error.value)
+
+
 def test_a_download_that_breaks_off_says_so(tmp_path: Path, edit_folder: Path, monkeypatch: pytest.MonkeyPatch):
     serve(monkeypatch, edit_folder, tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from jaxtyping import TypeCheckError
 
-from csd_nerf.distill import Condition
+from csd_nerf.distill import Condition, EditSettings, Target, make_edit_distiller
 from csd_nerf.priors import LatentDiffusionPrior, load_prior
 from csd_nerf.priors.latent_diffusion import Components
 from tests.tiny_prior import TEXT_LENGTH, make_tiny_prior
@@ -45,6 +45,38 @@ def test_batch_size_splits_rows_and_changes_nothing(
     whole = edit_prior.predict_noise(inputs()[0], T, inputs()[1])
     torch.testing.assert_close(split.predict_noise(inputs()[0], T, inputs()[1]), whole, rtol=0, atol=1e-5)
     assert seen == sizes and split.calls == len(sizes) and split.samples == 7
+
+
+class SeesItsBatch(torch.nn.Module):
+    """A network whose rows depend on each other, as with batch norm in training: here a split is visible."""
+
+    def __init__(self, unet: torch.nn.Module):
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x: torch.Tensor, *args, **options) -> tuple[torch.Tensor]:
+        (output,) = self.unet(x, *args, **options)
+        return (output - 0.5 * output.mean(dim=0, keepdim=True),)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 7])
+def test_a_distillation_step_does_not_depend_on_how_its_samples_are_split(
+    edit_prior: LatentDiffusionPrior, batch_size: int
+):
+    """Five samples for each of three particles in calls of `batch_size`; the control shows that this could fail."""
+    source = draw(3, 4, 6, 8, seed=3)
+    text, null = (row.expand(3, -1, -1) for row in edit_prior.encode_text(["make it red", ""])[:, None])
+    target = Target(texts=(text,), null_text=null, image=draw(3, 4, 6, 8, seed=4), source=source)
+
+    def gradient(rows: int | None) -> torch.Tensor:
+        edit_prior.batch_size = rows
+        generator = torch.Generator().manual_seed(5)
+        return make_edit_distiller(edit_prior, EditSettings())(source + 0.1, target, generator).gradient
+
+    scale = gradient(None).abs().max()
+    assert (gradient(batch_size) - gradient(None)).abs().max() < 1e-4 * scale
+    edit_prior.unet = SeesItsBatch(edit_prior.unet)
+    assert (gradient(batch_size) - gradient(None)).abs().max() > 1e-2 * scale
 
 
 def test_every_input_matters(edit_prior: LatentDiffusionPrior):

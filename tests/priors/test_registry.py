@@ -54,7 +54,8 @@ def test_toy_is_found_inside_the_installed_package(
     assert load_prior("toy", device="cpu").name == "toy"
 
 
-@pytest.mark.parametrize("missing", ["model_index.json", "unet", "vae/config.json", "tokenizer", "text_encoder"])
+@pytest.mark.parametrize("missing", ["model_index.json", "unet", "vae/config.json", "tokenizer", "text_encoder",
+                                     "scheduler/scheduler_config.json"])  # fmt: skip
 def test_a_folder_without_a_part_names_it(copied: Path, missing: str):
     path = copied / missing
     shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -63,11 +64,6 @@ def test_a_folder_without_a_part_names_it(copied: Path, missing: str):
     with pytest.raises(PriorLayoutError) as error:
         load_prior(copied)
     assert expected in str(error.value) and str(copied) in str(error.value)
-
-
-def test_without_a_scheduler_folder_the_schedule_is_stable_diffusions(copied: Path, edit_prior):
-    shutil.rmtree(copied / "scheduler")
-    torch.testing.assert_close(answers(load_prior(copied, device="cpu")), answers(edit_prior))
 
 
 def test_pickles_need_permission(tmp_path: Path, edit_prior):
@@ -89,9 +85,8 @@ def test_split_weights_and_variants(copied: Path, edit_prior):
 
     unet = copied / "unet/diffusion_pytorch_model.safetensors"
     unet.rename(unet.with_name("diffusion_pytorch_model.fp16.safetensors"))
-    with pytest.raises(
-        PriorLayoutError, match=re.escape("(there is diffusion_pytorch_model.fp16.safetensors: give its")
-    ):
+    remedy = "(there is diffusion_pytorch_model.fp16.safetensors: load with variant='fp16')"
+    with pytest.raises(PriorLayoutError, match=re.escape(remedy)):
         load_prior(copied)
     torch.testing.assert_close(answers(load_prior(copied, device="cpu", variant="fp16")), answers(edit_prior))
 
@@ -125,6 +120,13 @@ def test_a_tokenizer_may_be_a_single_file(copied: Path, edit_prior):
     assert edit_prior.encode_text([""]).shape == (1, TEXT_LENGTH, 16)
 
 
+@pytest.mark.parametrize("content", ["{", "version https://git-lfs.github.com/spec/v1\n"])
+def test_a_damaged_tokenizer_names_its_folder(copied: Path, content: str):
+    (copied / "tokenizer/vocab.json").write_text(content)
+    with pytest.raises(PriorLayoutError, match=r"tokenizer cannot be loaded .*git-lfs"):
+        load_prior(copied)
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
 def test_damaged_weights_name_their_folder(copied: Path, part: str):
     next((copied / part).glob("*.safetensors")).write_text("version https://git-lfs.github.com/spec/v1\n" * 3)
@@ -140,14 +142,32 @@ def test_damaged_weights_name_their_folder(copied: Path, part: str):
         ("unet/config.json", {"sample_size": None}, "sample_size"),
         ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "XL"),
         ("vae/config.json", {"_class_name": "VQModel"}, "class VQModel"),
+        ("unet/config.json", {"out_channels": 8}, "returns 8 channels and its latents have 4"),
+        ("unet/config.json", {"num_class_embeds": 1000}, "wants class labels .*num_class_embeds"),
+        ("model_index.json", {"unet": ["diffusers", "UNet3DConditionModel"]}, "unet is of class UNet3DConditionModel"),
+        ("model_index.json", {"text_encoder": ["transformers", "T5EncoderModel"]}, "text_encoder is of .*T5Enc"),
         ("scheduler/scheduler_config.json", {"beta_schedule": None}, "beta_schedule None"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "flow"}, "prediction_type 'flow'.*v_prediction"),
     ],
 )
-def test_models_that_we_cannot_run_are_refused(copied: Path, file: str, change: dict, message: str):
+def test_models_that_we_cannot_run_are_refused_before_their_weights_are_read(
+    copied: Path, file: str, change: dict, message: str
+):
     config = json.loads((copied / file).read_text())
     (copied / file).write_text(json.dumps({**config, **change}))
+    for weights in copied.rglob("*.safetensors"):
+        weights.write_text("not read")
     with pytest.raises(PriorLayoutError, match=message):
         load_prior(copied)
+
+
+def test_a_prior_that_cannot_edit_is_refused_before_its_weights_are_read(text_folder: Path, tmp_path: Path):
+    assert not load_prior(text_folder, device="cpu").takes_image
+    shutil.copytree(text_folder, tmp_path / "text")
+    for weights in (tmp_path / "text").rglob("*.safetensors"):
+        weights.write_text("not read")
+    with pytest.raises(PriorLayoutError, match="no image input, which editing needs: use 'toy'"):
+        load_prior(tmp_path / "text", device="cpu", needs_image=True)
 
 
 def test_damaged_json_names_its_file(copied: Path):

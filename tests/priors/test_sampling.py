@@ -60,12 +60,15 @@ def test_it_is_diffusers_instruct_pix2pix_pipeline(edit_folder: Path, edit_prior
     assert edit_prior.calls == 7 and edit_prior.samples == 7 * 3 * 2
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20, 50, 999, 1000])
-def test_timesteps_are_those_of_diffusers(steps: int):
-    scheduler = DDIMScheduler(steps_offset=0 if steps == 1000 else 1)
+@pytest.mark.parametrize(("total", "steps"), [(1000, 1), (1000, 7), (1000, 20), (1000, 50), (1000, 500), (1000, 999),
+                                              (1000, 1000), (4, 2), (4, 3), (4, 4)])  # fmt: skip
+def test_timesteps_are_those_of_diffusers(total: int, steps: int):
+    """All of them at once leave no room for its offset of 1: there diffusers indexes past the schedule's end."""
+    scheduler = DDIMScheduler(num_train_timesteps=total, steps_offset=0 if steps == total else 1)
     scheduler.set_timesteps(steps)
-    expected = scheduler.timesteps if steps < 1000 else (scheduler.timesteps + 1).clamp(max=999)
-    assert ddim_timesteps(1000, steps).tolist() == expected.tolist()
+    timesteps = ddim_timesteps(total, steps)
+    assert timesteps.tolist() == scheduler.timesteps.tolist()
+    assert len(set(timesteps.tolist())) == steps and 0 <= int(timesteps.min()) and int(timesteps.max()) < total
 
 
 def test_a_gaussian_prior_is_sampled_with_its_mean_and_spread():

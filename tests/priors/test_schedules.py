@@ -4,7 +4,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler  # pyright: ignore[reportPrivateImportUsage]
 
-from csd_nerf.distill import NoiseSchedule
 from csd_nerf.priors import PriorLayoutError
 from csd_nerf.priors.schedules import schedule_from_config
 
@@ -25,8 +24,9 @@ def test_schedule_is_that_of_diffusers(config):
     torch.testing.assert_close(ours.float(), DDIMScheduler(**config).alphas_cumprod, rtol=2e-4, atol=1e-6)
 
 
-def test_without_a_configuration_it_is_stable_diffusions():
-    torch.testing.assert_close(schedule_from_config({}).alphas_cumprod, NoiseSchedule.scaled_linear().alphas_cumprod)
+def test_an_empty_configuration_is_no_schedule():
+    with pytest.raises(PriorLayoutError, match="beta_schedule None"):
+        schedule_from_config({})
 
 
 def test_flow_matching_is_refused_by_name():
