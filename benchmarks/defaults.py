@@ -1,18 +1,20 @@
 """Why the corrected preset shares noise and normalises rows: an ambiguous edit whose answer is known.
 
 N particles are views of one thing. Each has its own content (64 numbers, which the prior knows from the condition)
-and a colour (4 numbers) that the instruction leaves open: the prior is an equal mixture of six colours. Independent
-edits each pick a colour; a consistent edit picks one for all. Kernel and noise are switched separately, because both
-make particles agree.
+and a colour (4 numbers). Views start with different colours, a common one plus `spread` times a unit normal of their
+own: light, shadow, exposure. The instruction leaves the new colour open: the prior is an equal mixture of six colours,
+so that each view is drawn to another one. Independent edits each pick a colour; a consistent edit picks one for all.
+Kernel and noise are switched separately, because both make particles agree.
 
-    python -m benchmarks.defaults            # about two minutes on two cores; writes benchmarks/results/defaults.*
+    python -m benchmarks.defaults            # about two minutes on one core; writes benchmarks/results/defaults.*
 """
 
 import json
 import platform
-from dataclasses import replace
+import subprocess
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,130 +31,148 @@ from csd_nerf.distill import (
 from csd_nerf.priors import MixturePrior
 
 RESULTS = Path(__file__).parent / "results"
-SEEDS, PARTICLES, COLOURS = 20, 16, 6
-KERNELS, NOISES = ("independent", "rbf"), ("independent", "shared")
+SEEDS, PARTICLES, COLOURS, CONTENT = 20, 16, 6, 64
+SPREADS = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Colours of the views at the start; the six colours of the edit lie 2 from the common one."""
+NUMBERS, STEP_SPREAD = (1, 2, 4, 8, 16, 32), 0.5
+KERNELS: tuple[Literal["independent", "rbf"], ...] = ("independent", "rbf")
+NOISES: tuple[Literal["independent", "shared"], ...] = ("independent", "shared")
+MIXINGS: tuple[Literal["row", "mean"], ...] = ("row", "mean")
 
 
 class AmbiguousEdit:
-    """The exact InstructPix2Pix of this world: content from the picture, colour from the text, or anything without."""
+    """The exact InstructPix2Pix of this world: content from the picture; colour from the text, or the picture's."""
 
     schedule = NoiseSchedule.scaled_linear()
 
     def __init__(self, generator: torch.Generator) -> None:
-        means = torch.zeros(COLOURS, 68, 1, 1, dtype=torch.float64)
-        means[:, 64:, 0, 0] = (
-            torch.nn.functional.normalize(torch.randn((COLOURS, 4), generator=generator, dtype=torch.float64), dim=1)
-            * 2
-        )
-        self.colours = means
+        directions = torch.randn((COLOURS, 4), generator=generator, dtype=torch.float64)
+        self.colours = 2 * torch.nn.functional.normalize(directions, dim=1)
+        means = torch.zeros(COLOURS, CONTENT + 4, 1, 1, dtype=torch.float64)
+        means[:, CONTENT:, 0, 0] = self.colours
         self.edited = MixturePrior(means, 0.3, torch.ones(COLOURS), self.schedule)
-        self.plain = MixturePrior(torch.zeros(1, 68, 1, 1, dtype=torch.float64), 0.3, torch.ones(1), self.schedule)
+        self.plain = MixturePrior(torch.zeros_like(means[:1]), 0.3, torch.ones(1), self.schedule)
 
     def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
         assert condition.image is not None
-        centred = x_t - self.schedule.alpha(t) * condition.image
-        instructed = condition.text[:, 0, 0] > 0
-        nobody = torch.zeros((len(x_t), 1, COLOURS), dtype=x_t.dtype)
-        edited = self.edited.predict_noise(centred, t, Condition(nobody))
-        plain = self.plain.predict_noise(centred, t, Condition(nobody[..., :1]))
-        return torch.where(instructed[:, None, None, None], edited, plain)
+        alpha, content = self.schedule.alpha(t), condition.image.clone()
+        content[:, CONTENT:] = 0
+        nothing = torch.zeros((len(x_t), 1, COLOURS), dtype=x_t.dtype)
+        edited = self.edited.predict_noise(x_t - alpha * content, t, Condition(nothing))
+        plain = self.plain.predict_noise(x_t - alpha * condition.image, t, Condition(nothing[..., :1]))
+        return torch.where((condition.text[:, 0, 0] > 0)[:, None, None, None], edited, plain)
 
 
-def edit(settings: EditSettings, n: int, seed: int, steps: int = 150) -> tuple[Tensor, Tensor]:
-    """Each particle's nearest colour, and its distance to it."""
+def world(n: int, seed: int, spread: float) -> tuple[AmbiguousEdit, Target, torch.Generator]:
+    """The prior, n views of one thing, and the generator that the edit goes on with."""
     generator = torch.Generator().manual_seed(seed)
     prior = AmbiguousEdit(generator)
-    content = torch.randn((n, 68, 1, 1), generator=generator, dtype=torch.float64)
-    content[:, 64:] = 0
-    yes, no = torch.ones((n, 1, 1), dtype=torch.float64), torch.zeros((n, 1, 1), dtype=torch.float64)
-    target = Target(texts=(yes,), null_text=no, image=content, source=content)
-    full = settings.resolved()
-    assert full.lr is not None
-    result = optimize_latents(
-        make_edit_distiller(prior, settings), content, target, OptimizeSettings(steps=steps, lr=full.lr), generator
-    )
-    distances = torch.cdist(result.latents[:, 64:, 0, 0], prior.colours[:, 64:, 0, 0])
-    return distances.argmin(dim=1), distances.min(dim=1).values
+    views = torch.randn((n, CONTENT + 4, 1, 1), generator=generator, dtype=torch.float64)
+    views[:, CONTENT:] *= spread
+    text = torch.ones((n, 1, 1), dtype=torch.float64)
+    return prior, Target(texts=(text,), null_text=text * 0, image=views, source=views), generator
 
 
-def agreement() -> dict[str, list[float]]:
-    """Share of the particles in the most frequent colour, per seed, for kernel x noise."""
-    shares = {}
+def edit(settings: EditSettings, spread: float, seed: int, steps: int = 150) -> tuple[float, float]:
+    """Share of the views in their most frequent colour, and the views' mean distance to their own nearest colour."""
+    prior, target, generator = world(PARTICLES, seed, spread)
+    lr = settings.resolved().lr
+    assert lr is not None and target.source is not None
+    distiller = make_edit_distiller(prior, settings)
+    result = optimize_latents(distiller, target.source, target, OptimizeSettings(lr=lr, steps=steps), generator)
+    distances = torch.cdist(result.latents[:, CONTENT:, 0, 0], prior.colours)
+    return int(distances.argmin(dim=1).bincount().max()) / PARTICLES, float(distances.min(dim=1).values.mean())
+
+
+def agreement() -> dict[str, dict[float, dict[str, list[float]]]]:
+    """Both measurements per seed, for kernel x noise and each spread."""
+    found = {}
     for kernel in KERNELS:
         for noise in NOISES:
-            settings = EditSettings(
-                "corrected", guidance_scale=1.5, image_guidance_scale=1.0, t_max=0.8, kernel=kernel, noise=noise
-            )
-            rows = [edit(settings, PARTICLES, seed)[0].bincount().max().item() / PARTICLES for seed in range(SEEDS)]
-            shares[f"kernel {kernel}, noise {noise}"] = rows
-    return shares
+            settings = EditSettings(guidance_scale=1.5, image_guidance_scale=1.0, t_max=0.8, kernel=kernel, noise=noise)
+            rows = {spread: [edit(settings, spread, seed) for seed in range(SEEDS)] for spread in SPREADS}
+            found[f"kernel {kernel}, noise {noise}"] = {
+                spread: {"share": [a for a, _ in values], "distance": [b for _, b in values]}
+                for spread, values in rows.items()
+            }
+    return found
 
 
 def step_size() -> dict[str, dict[int, float]]:
-    """Length of the first step's gradient against that of N = 1, for both mixings."""
+    """Length of the first step's gradient on the colours against that of N = 1, for mixing x noise."""
     lengths: dict[str, dict[int, float]] = {}
-    for mixing in ("row", "mean"):
-        settings = EditSettings("corrected", guidance_scale=1.5, image_guidance_scale=1.0, mixing=mixing)
-        lengths[mixing] = {}
-        for n in (1, 2, 4, 8, 16, 24, 32):
-            rows = []
-            for seed in range(10):
-                generator = torch.Generator().manual_seed(seed)
-                prior = AmbiguousEdit(generator)
-                content = torch.randn((n, 68, 1, 1), generator=generator, dtype=torch.float64)
-                content[:, 64:] = 0
-                text = torch.ones((n, 1, 1), dtype=torch.float64)
-                target = Target(texts=(text,), null_text=text * 0, image=content, source=content)
-                distiller = replace(make_edit_distiller(prior, settings), repulsion="unit")
-                gradient = distiller(content, target, torch.Generator().manual_seed(seed)).gradient[:, 64:]
-                rows.append(float(gradient.flatten(1).norm(dim=1).mean()))
-            lengths[mixing][n] = sum(rows) / len(rows)
-        first = lengths[mixing][1]
-        lengths[mixing] = {n: value / first for n, value in lengths[mixing].items()}
+    for mixing in MIXINGS:
+        for noise in NOISES:
+            settings = EditSettings(guidance_scale=1.5, image_guidance_scale=1.0, mixing=mixing, noise=noise)
+            values = {n: sum(_first_step(settings, n, seed) for seed in range(SEEDS)) / SEEDS for n in NUMBERS}
+            lengths[f"mixing {mixing}, noise {noise}"] = {n: value / values[1] for n, value in values.items()}
     return lengths
 
 
-def plot(shares: dict[str, list[float]], lengths: dict[str, dict[int, float]], path: Path) -> None:
+def _first_step(settings: EditSettings, n: int, seed: int) -> float:
+    prior, target, _ = world(n, seed, STEP_SPREAD)
+    assert target.source is not None
+    # One generator for all n: the first views of a larger set are not those of a smaller one, but t is the same.
+    step = make_edit_distiller(prior, settings)(target.source, target, torch.Generator().manual_seed(seed))
+    return float(step.gradient[:, CONTENT:].flatten(1).norm(dim=1).mean())
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def plot(found: dict, lengths: dict[str, dict[int, float]], path: Path) -> None:
     """Both measurements side by side."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6), constrained_layout=True)
-    names = [name.replace(", ", "\n") for name in shares]
-    left.boxplot(list(shares.values()), tick_labels=names, medianprops={"color": "tab:red"})
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    styles = {"independent": "--", "shared": "-"}
+    colours = {"kernel independent": "tab:orange", "kernel rbf": "tab:blue"}
+    for name, by_spread in found.items():
+        kernel, noise = name.split(", noise ")
+        shares = torch.tensor([by_spread[spread]["share"] for spread in SPREADS])
+        low, high = shares.quantile(0.25, dim=1), shares.quantile(0.75, dim=1)
+        left.plot(SPREADS, shares.mean(dim=1), "o" + styles[noise], color=colours[kernel], label=name)
+        left.fill_between(SPREADS, low, high, color=colours[kernel], alpha=0.08)
     left.axhline(1 / COLOURS, color="0.7", lw=1, ls=":")
-    left.set(ylabel="share of views that agree", ylim=(0, 1.05))
-    left.set_title(f"{PARTICLES} views, {COLOURS} equally good colours")
-    left.tick_params(axis="x", labelsize=8)
-    for mixing, values in lengths.items():
-        right.plot(list(values), list(values.values()), "o-", label=f"mixing '{mixing}'")
-    ns = list(lengths["mean"])
-    right.plot(ns, [2 / (n + 1) for n in ns], "k:", lw=1, label="2 / (N + 1)")
-    right.set(xlabel="particles N", ylabel="step against N = 1", xscale="log", ylim=(0, 1.1))
-    right.set_title("length of the first step")
-    right.legend()
+    left.set(xlabel="spread of the views' colours at the start", ylabel="share of views that agree", ylim=(0, 1.05))
+    left.set_title(f"{PARTICLES} views, {COLOURS} equally good colours (mean, quartiles)")
+    left.legend(fontsize=8)
+    colours = {"mixing row": "tab:blue", "mixing mean": "tab:orange"}
+    for name, values in lengths.items():
+        mixing, noise = name.split(", noise ")
+        right.plot(list(values), list(values.values()), "o" + styles[noise], color=colours[mixing], label=name)
+    right.plot(NUMBERS, [2 / (n + 1) for n in NUMBERS], "k:", lw=1, label="2 / (N + 1)")
+    right.set(xlabel="views N", ylabel="step against N = 1", xscale="log", ylim=(0, 1.1))
+    right.set_xticks(NUMBERS, [str(n) for n in NUMBERS])
+    right.set_title(f"length of the first step (spread {STEP_SPREAD})")
+    right.legend(fontsize=8)
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
     """Measure, plot, and write the numbers."""
     RESULTS.mkdir(exist_ok=True)
-    shares, lengths = agreement(), step_size()
-    plot(shares, lengths, RESULTS / "defaults.png")
+    found, lengths = agreement(), step_size()
+    plot(found, lengths, RESULTS / "defaults.png")
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     record = {
         "date": date.today().isoformat(),
+        "commit": commit.stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "agreement": {name: {"mean": sum(rows) / len(rows), "per seed": rows} for name, rows in shares.items()},
+        "agreement, per spread and seed": found,
         "step against N = 1": lengths,
     }
     (RESULTS / "defaults.json").write_text(json.dumps(record, indent=1))
-    for name, values in record["agreement"].items():
-        print(f"{name:40s} {values['mean']:.3f}")
-    for mixing, values in lengths.items():
-        print(mixing, {n: round(value, 3) for n, value in values.items()})
+    for name, by_spread in found.items():
+        print(f"{name:40s} share   ", {s: round(mean(by_spread[s]["share"]), 3) for s in SPREADS})
+        print(f"{'':40s} distance", {s: round(mean(by_spread[s]["distance"]), 3) for s in SPREADS})
+    for name, values in lengths.items():
+        print(f"{name:40s}", {n: round(value, 3) for n, value in values.items()})
 
 
 if __name__ == "__main__":
