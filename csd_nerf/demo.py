@@ -54,7 +54,7 @@ def run_demo(
     Raises `ValueError` before any training for a scene, prompt or folder that cannot work.
     """
     from csd_nerf.scenes import load_scene, run_edit
-    from csd_nerf.scenes.showcase import render_held_out
+    from csd_nerf.scenes.showcase import render_compared
 
     started = time.monotonic()
     prompt = AMBIGUOUS_PROMPT if prompt is None else prompt
@@ -73,7 +73,7 @@ def run_demo(
             views, pictures = {}, {}
             for name, checkpoint in (("before", run.scene_checkpoint), ("after", run.checkpoint)):
                 pipeline = load_scene(run.config_path, checkpoint)
-                pictures[name] = render_held_out(pipeline)
+                pictures[name] = render_compared(pipeline)
                 task = progress.add_task(f"video {name}", total=_FRAMES)
 
                 def advance(done: int, total: int, task: TaskID = task) -> None:
@@ -83,12 +83,15 @@ def run_demo(
     for name, frames in views.items():
         write_video(output / f"{name}.mp4", frames, fps=_FPS, scale=_enlargement(frames[0]))
     photos, before, after = pictures["after"].photos, pictures["before"].renders, pictures["after"].renders
+    held_out = pictures["after"].held_out
+    if not held_out:
+        _say(f"The scene keeps no views from training: its {len(photos)} training views are shown, with no PSNR.")
     rows = [("source", photos), ("NeRF before", before), ("CSD-Edit", after)]
     metrics: dict[str, object] = {
         "prompt": prompt,
         "seed": seed,
-        "held-out views": len(photos),
-        "psnr of the scene before the edit": _psnr(before, photos),
+        "held-out views": len(photos) if held_out else 0,
+        "psnr of the scene before the edit": _psnr(before, photos) if held_out else None,
         "rounds": run.rounds,
         "edited training views": run.edited_views,
         "seconds": {
@@ -106,8 +109,13 @@ def run_demo(
     write_atomically(output / "comparison.png", lambda path: sheet.save(path, optimize=True))
     text = json.dumps(metrics, indent=1) + "\n"
     write_atomically(output / "metrics.json", lambda path: _write_text(path, text))
-    _console.print(f"[bold]{output}[/]: before.mp4, after.mp4, comparison.png, metrics.json", highlight=False)
+    _say(f"{output}: before.mp4, after.mp4, comparison.png, metrics.json")
     return metrics
+
+
+def _say(message: str) -> None:
+    """Print one line as it is: brackets in paths are no markup."""
+    _console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -161,7 +169,7 @@ def _true_edits(prompt: str) -> list[tuple[str, Float[Tensor, "n 3 h w"], Float[
     except ValueError:
         return []
     except KeyError as error:
-        _console.print(f"no ground truth: {error}", highlight=False)
+        _say(f"no ground truth: {error}")
         return []
     source = renderer.render(scene)
     answers = []
@@ -190,14 +198,14 @@ def _compare(truth: _Truth, before: list[Tensor], after: list[Tensor]) -> dict[s
     """Fidelity to the nearest true edit, what changed where nothing should, and whether views agree on a colour."""
     shown, unedited = torch.stack(after), torch.stack(before)
     changed = (truth.images - truth.source).abs().mean(dim=1) > _EDITED
-    elsewhere = ~changed
+    elsewhere, difference = ~changed, (shown - unedited).abs().mean(dim=1)
     return {
         "nearest true edit": truth.meaning,
         "psnr to it": _psnr(after, list(truth.images)),
         "psnr to it without editing": _psnr(before, list(truth.images)),
         "share of pixels that the true edit changes": float(changed.float().mean()),
-        "mean change elsewhere": float((shown - unedited).abs().mean(dim=1)[elsewhere].mean()),
-        "mean change inside": float((shown - unedited).abs().mean(dim=1)[changed].mean()) if changed.any() else 0.0,
+        "mean change elsewhere": float(difference[elsewhere].mean()) if elsewhere.any() else None,
+        "mean change inside": float(difference[changed].mean()) if changed.any() else None,
         "colour spread over views": _colour_spread(shown, changed),
         "colour spread of the true edit": _colour_spread(truth.images, changed),
     }

@@ -3,6 +3,7 @@
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import torch
 from PIL import Image
 
 from csd_nerf.demo import run_demo
+from csd_nerf.scenes.run import EditRun
 from csd_nerf.toyworld.demo_data import HELD_OUT, VIEWS, demo_cameras
 from csd_nerf.toyworld.render import Renderer
 from csd_nerf.toyworld.scene import demo_scene
+from tests.conftest import make_tiny_scene
+from tests.scenes.edit_fixtures import tiny_run
 
 
 def test_carried_scene_is_the_toy_worlds_held_out_scene() -> None:
@@ -27,6 +31,34 @@ def test_carried_scene_is_the_toy_worlds_held_out_scene() -> None:
     with resources.as_file(folder / frames["test_filenames"][2]) as path:
         stored = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255
     assert (Renderer(one).render(demo_scene())[0] - stored).abs().max() < 2 / 255
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of a few steps on a tiny field, with a prior in closed form."""
+
+    def run_edit(data: Path, prompt: str, *, output_dir: Path, **choices: Any) -> EditRun:
+        return tiny_run(data, output_dir, prompt=prompt, seed=choices["seed"], timestamp=choices["timestamp"])
+
+    monkeypatch.setattr("csd_nerf.scenes.run_edit", run_edit, raising=False)
+    monkeypatch.setattr("csd_nerf.demo._FRAMES", 4)
+
+
+@pytest.mark.parametrize(("views", "held_out"), [(1, 0), (3, 0), (12, 1)])
+def test_a_scene_without_held_out_views_shows_its_training_views(
+    tmp_path: Path, quick: None, capsys: pytest.CaptureFixture[str], views: int, held_out: int
+) -> None:
+    scene = make_tiny_scene(tmp_path / "scene", views=views)
+    metrics = run_demo(scene, "make it [red]", tmp_path / "[a]")
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{tmp_path}/[a]: before.mp4" in said
+    shown = f"keeps no views from training: its {views} training views are shown, with no PSNR"
+    assert (shown in said) == (held_out == 0)
+    assert metrics["held-out views"] == held_out
+    assert (metrics["psnr of the scene before the edit"] is None) == (held_out == 0)
+    assert json.loads((tmp_path / "[a]/metrics.json").read_text()) == metrics
+    for file in ("before.mp4", "after.mp4", "comparison.png"):
+        assert (tmp_path / "[a]" / file).stat().st_size > 500
 
 
 @pytest.mark.slow

@@ -33,7 +33,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Float[Tensor, "3 _h _w"]]]], scale: int = 1) -> Image.Image:
-    """Rows of pictures with their titles on the left. All pictures have one size; `scale` enlarges them (Lanczos)."""
+    """Rows of pictures with their titles on the left.
+
+    The first picture, enlarged `scale` times (Lanczos), sets the size of all cells. The others fill theirs as far as
+    their aspect allows, in the middle. Raises `ValueError` if the first row is empty.
+    """
+    if not rows or not rows[0][1]:
+        raise ValueError("a contact sheet needs at least one picture in its first row")
     height, width = rows[0][1][0].shape[-2:]
     cell_height, cell_width = height * scale, width * scale
     font = ImageFont.load_default(size=max(11, cell_height // 9))
@@ -49,8 +55,11 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[Float[Tensor, "3 _h _w"]]]]
         top = _MARGIN + i * (cell_height + _MARGIN)
         draw.multiline_text((_MARGIN, top + cell_height // 2), title, fill=_INK, font=font, anchor="lm")
         for j, picture in enumerate(pictures):
-            cell = to_pil(picture).resize((cell_width, cell_height), Image.Resampling.LANCZOS)
-            sheet.paste(cell, (title_width + j * (cell_width + _MARGIN), top))
+            shrink = min(cell_width / picture.shape[-1], cell_height / picture.shape[-2])
+            size = (max(1, round(picture.shape[-1] * shrink)), max(1, round(picture.shape[-2] * shrink)))
+            left = title_width + j * (cell_width + _MARGIN)
+            place = (left + (cell_width - size[0]) // 2, top + (cell_height - size[1]) // 2)
+            sheet.paste(to_pil(picture).resize(size, Image.Resampling.LANCZOS), place)
     return sheet
 
 

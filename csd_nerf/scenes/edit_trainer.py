@@ -128,6 +128,7 @@ class EditTrainer(Trainer):
             self.editor.restore_edits()
             self.editor.show_last_round()
             self._keep_scene(path)
+        self.editor.check_rounds()
         remaining = self.session.remaining_steps(self.edit_steps)
         if remaining == 0:
             raise SceneError(

@@ -1,5 +1,6 @@
 """One round of edits: render, CSD-Edit, record, replace the training views (CSD Section 4.3, C.3)."""
 
+import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from csd_nerf.distill.distiller import NonFiniteError
-from csd_nerf.distill.editing import EditResult, edit_images
+from csd_nerf.distill.editing import EditResult, check_groups, edit_images
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.contact_sheet import contact_sheet, to_uint8
 from csd_nerf.scenes.edit_options import with_flags, with_panel_values
@@ -46,6 +47,17 @@ class SceneEditor:
         """State of the run."""
         assert self.pipeline.session is not None
         return self.pipeline.session
+
+    def check_rounds(self) -> None:
+        """Raise `SceneError` if a round of the next pass has a number of views that the settings cannot edit."""
+        plan, config = copy.deepcopy(self.session.schedule), self.pipeline.config
+        data, settings = self.pipeline.datamanager.train_dataset, config.settings(self.session.instruction)
+        try:
+            for _ in range(plan.rounds_per_pass):
+                check_groups(self.prior, [data.view_shape(view) for view in plan.next_batch()], settings)
+                plan.finish_round()
+        except ValueError as error:
+            raise SceneError(with_flags(str(error)) + ", or another --pipeline.edit-batch-size.") from error
 
     def run_round(self, step: int, should_stop: Callable[[], bool]) -> bool:
         """Edit the next batch of views together and train on them from now on; False if it was stopped.

@@ -1,4 +1,4 @@
-"""What one shows of a run: held-out photos with their renders, and a camera path around the scene."""
+"""What one shows of a run: photos with their renders, and a camera path around the scene."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,20 +14,28 @@ from csd_nerf.scenes.rendering import render_cameras
 
 
 @dataclass(frozen=True)
-class HeldOutViews:
-    """Views that training never saw."""
+class ComparedViews:
+    """Photos beside the scene's renders from the same cameras."""
 
     photos: list[Float[Tensor, "3 _h _w"]]
     """In [0, 1], at the size that the method trains at."""
     renders: list[Float[Tensor, "3 _h _w"]]
     """The scene from the same cameras."""
+    held_out: bool
+    """Whether training never saw them."""
 
 
-def render_held_out(pipeline: EditPipeline) -> HeldOutViews:
-    """Render the views that the data parser keeps from training (nerfstudio's evaluation split)."""
-    data = pipeline.datamanager.eval_dataset
-    rendered = [render_cameras(pipeline, data.cameras[view : view + 1]).images[0] for view in range(len(data))]
-    return HeldOutViews([data.original(view) for view in range(len(data))], rendered)
+def render_compared(pipeline: EditPipeline) -> ComparedViews:
+    """Render the views that the data parser keeps from training (nerfstudio's evaluation split).
+
+    It keeps none of a scene of fewer than ten views, unless the scene names some: the training views are then rendered.
+    """
+    seen, data = pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset
+    known = set(seen.image_filenames)
+    held_out = [view for view, name in enumerate(data.image_filenames) if name not in known] if data else []
+    shown, views = (data, held_out) if held_out else (seen, list(range(len(seen))))
+    rendered = [render_cameras(pipeline, shown.cameras[view : view + 1]).images[0] for view in views]
+    return ComparedViews([shown.original(view) for view in views], rendered, bool(held_out))
 
 
 def render_path(

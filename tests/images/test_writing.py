@@ -47,6 +47,17 @@ def test_sheet_holds_every_picture_where_its_row_is() -> None:
     assert np.nonzero(is_red)[0].max() < np.nonzero(is_blue)[0].min()
 
 
+def test_pictures_of_other_sizes_keep_their_aspect() -> None:
+    red, blue, green = (torch.eye(3)[i][:, None, None] for i in (0, 2, 1))
+    tall, wide = blue.expand(3, 16, 4), green.expand(3, 5, 20)
+    sheet = np.asarray(contact_sheet([("a", [red.expand(3, 8, 8), tall, wide])], scale=3)).astype(int)
+    for colour, (rows, columns) in {(0, 0, 255): (24, 6), (0, 255, 0): (6, 24)}.items():
+        place = np.nonzero((abs(sheet - colour) < 40).all(-1))
+        assert (np.ptp(place[0]) + 1, np.ptp(place[1]) + 1) == (rows, columns)
+    with pytest.raises(ValueError, match="at least one picture"):
+        contact_sheet([("a", [])])
+
+
 def test_to_pil_rounds_and_clamps() -> None:
     assert to_pil(torch.tensor([[[-0.2]], [[0.5]], [[1.3]]])).getpixel((0, 0)) == (0, 128, 255)
     assert isinstance(to_pil(torch.zeros(3, 2, 2)), Image.Image)

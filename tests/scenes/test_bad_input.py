@@ -127,6 +127,17 @@ def test_numbers_out_of_order(tiny_scene: Path, tmp_path: Path, change: dict[str
     assert not list(tmp_path.iterdir())
 
 
+def test_a_round_that_the_preset_cannot_edit(tmp_path: Path):
+    scene = make_tiny_scene(tmp_path / "scene", views=5)
+
+    def configure(config: EditTrainerConfig) -> None:
+        config.pipeline.preset, config.pipeline.edit_batch_size = "released", 3
+
+    match = r"--pipeline.preset released: .*not defined for 2 pictures .* or another --pipeline.edit-batch-size"
+    with pytest.raises(SceneError, match=match):
+        tiny_run(scene, tmp_path / "out", configure=configure)
+
+
 def test_unknown_prior(tiny_scene: Path, tmp_path: Path):
     with pytest.raises(SceneError, match=r"--pipeline.prior toyy: .*cannot be loaded"):
         tiny_run(tiny_scene, tmp_path, prior="toyy")
