@@ -149,7 +149,7 @@ def plot(found: dict, lengths: dict[str, dict[int, float]], path: Path) -> None:
     right.set(xlabel="views N", ylabel="step against N = 1", xscale="log", ylim=(0, 1.1))
     right.set_xticks(NUMBERS, [str(n) for n in NUMBERS])
     right.set_title(f"length of the first step (spread {STEP_SPREAD})")
-    right.legend(fontsize=8)
+    right.legend(fontsize=8, loc="center right", bbox_to_anchor=(1, 0.42))
     figure.savefig(path, dpi=110)
 
 
