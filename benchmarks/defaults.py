@@ -1,4 +1,4 @@
-"""Why the corrected preset shares noise and normalises rows: an ambiguous edit whose answer is known.
+"""What sharing the noise and normalising rows do: an ambiguous edit whose answer is known.
 
 N particles are views of one thing. Each has its own content (64 numbers, which the prior knows from the condition)
 and a colour (4 numbers). Views start with different colours, a common one plus `spread` times a unit normal of their
@@ -117,6 +117,12 @@ def _first_step(settings: EditSettings, n: int, seed: int) -> float:
     return float(step.gradient[:, CONTENT:].flatten(1).norm(dim=1).mean())
 
 
+def chance(draws: int = 20000) -> float:
+    """Mean share of the most frequent colour when each view takes one at random."""
+    colours = torch.randint(COLOURS, (draws, PARTICLES), generator=torch.Generator().manual_seed(0))
+    return float(torch.nn.functional.one_hot(colours, COLOURS).sum(dim=1).amax(dim=1).double().mean()) / PARTICLES
+
+
 def mean(values: list[float]) -> float:
     return sum(values) / len(values)
 
@@ -137,7 +143,7 @@ def plot(found: dict, lengths: dict[str, dict[int, float]], path: Path) -> None:
         low, high = shares.quantile(0.25, dim=1), shares.quantile(0.75, dim=1)
         left.plot(SPREADS, shares.mean(dim=1), "o" + styles[noise], color=colours[kernel], label=name)
         left.fill_between(SPREADS, low, high, color=colours[kernel], alpha=0.08)
-    left.axhline(1 / COLOURS, color="0.7", lw=1, ls=":")
+    left.axhline(chance(), color="k", lw=1, ls=":", label="colours at random")
     left.set(xlabel="spread of the views' colours at the start", ylabel="share of views that agree", ylim=(0, 1.05))
     left.set_title(f"{PARTICLES} views, {COLOURS} equally good colours (mean, quartiles)")
     left.legend(fontsize=8)
@@ -164,6 +170,7 @@ def main() -> None:
         "commit": commit.stdout.strip(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "share of colours at random": chance(),
         "agreement, per spread and seed": found,
         "step against N = 1": lengths,
     }
