@@ -1,5 +1,6 @@
 """`csd ...`: the command line. Each command is a dataclass whose fields are its flags."""
 
+import math
 import os
 import sys
 import warnings
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.markup import escape
 
 _console = Console(stderr=True)
 
@@ -59,7 +61,7 @@ class PriorInfo:
             "precision": f"{str(prior.dtype).removeprefix('torch.')} on {prior.device}",
         }
         for key, value in facts.items():
-            Console().print(f"[bold]{key:10s}[/bold] {value}", highlight=False)
+            Console().print(f"[bold]{key:10s}[/bold] {escape(value)}", highlight=False, soft_wrap=True)
         return 0
 
 
@@ -91,11 +93,16 @@ class PriorTrain:
         for flag, folder in (("--photos", self.photos), ("--style-nets", self.style_nets)):
             if folder is not None and not folder.is_dir():
                 raise ValueError(f"{flag} {folder} is no folder: give one, or leave the flag out")
-        import torch
-
+        for flag, minutes in (
+            ("--autoencoder-minutes", self.autoencoder_minutes),
+            ("--denoiser-minutes", self.denoiser_minutes),
+        ):
+            if minutes is not None and not 0 < minutes < math.inf:
+                raise ValueError(f"{flag} {minutes}: give more than 0")
+        device = _device(self.device)
         from csd_nerf.toyworld.training import TrainingSettings, train_prior
 
-        minutes = {
+        given = {
             name: value
             for name, value in vars(self).items()
             if name in ("autoencoder_minutes", "denoiser_minutes") and value is not None
@@ -107,11 +114,27 @@ class PriorTrain:
             style_nets=self.style_nets,
             size=self.size,
             seed=self.seed,
-            device=("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device,
-            **minutes,
+            device=device,
+            **given,
         )
-        _console.print(f"The prior is in {train_prior(settings)}", highlight=False)
+        _console.print(f"The prior is in {train_prior(settings)}", markup=False, highlight=False, soft_wrap=True)
         return 0
+
+
+def _device(name: str) -> str:
+    """What --device says, `auto` resolved. Raises `ValueError` for a device that torch does not see here."""
+    import torch
+
+    count = torch.cuda.device_count()
+    if name == "auto":
+        return "cuda" if count else "cpu"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device {name} is no device: give auto, cpu, cuda or cuda:N") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= count:
+        raise ValueError(f"--device {name}: torch sees {count} GPU(s) here; give auto, cpu or one of them")
+    return name
 
 
 @dataclass(frozen=True)
@@ -137,8 +160,8 @@ class Csd:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the `csd` command; returns the exit status.
 
-    Errors that a user can mend (`ValueError`, `OSError` and the priors' errors are of these kinds) are printed as one
-    line; set CSD_DEBUG=1 to see the traceback.
+    Errors that a user can mend (`ValueError`, `OSError` and the priors' errors are of these kinds), and a training
+    that fails, are printed as one message; set CSD_DEBUG=1 to see the traceback.
     """
     # nerfstudio 1.1.5 decorates its functions with names that torch has since moved; nothing a user could mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -148,10 +171,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _console.print("\n[bold red]csd: stopped.[/] Finished files are kept.")
         return 130
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("CSD_DEBUG"):
             raise
-        _console.print(f"[bold red]csd: error:[/] {error}", highlight=False, soft_wrap=True)
+        _console.print(f"[bold red]csd: error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
 
 

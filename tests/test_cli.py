@@ -55,6 +55,60 @@ def test_embedded_prior_describes_itself(capsys: pytest.CaptureFixture[str]) -> 
     assert "64 x 64" in capsys.readouterr().out
 
 
-def test_training_refuses_a_missing_photo_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["prior", "train", "--output", str(tmp_path), "--photos", str(tmp_path / "none")]) == 2
-    assert "--photos" in said(capsys)
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--photos", "none"], "--photos none is no folder"),
+        (["--style-nets", "none"], "--style-nets none is no folder"),
+        (["--autoencoder-minutes", "0"], "--autoencoder-minutes 0.0: give more than 0"),
+        (["--denoiser-minutes", "nan"], "--denoiser-minutes nan: give more than 0"),
+        (["--device", "gpu7"], "--device gpu7 is no device: give auto, cpu, cuda or cuda:N"),
+        (["--device", "cuda:64"], "--device cuda:64: torch sees"),
+    ],
+)
+def test_training_refuses_bad_flags_before_it_makes_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], complaint: str
+) -> None:
+    assert main(["prior", "train", "--output", str(tmp_path / "out"), *flags]) == 2
+    text = said(capsys)
+    assert complaint in text and text.count("csd: error:") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_brackets_in_an_error_are_printed_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise FloatingPointError("[torch25] /tmp/[a] [/b]")
+
+    monkeypatch.setattr("csd_nerf.demo.run_demo", fail)
+    assert main(["demo"]) == 2
+    assert said(capsys) == "csd: error: [torch25] /tmp/[a] [/b]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["demo", "--steps", "abc"], "Error parsing --steps"),
+        (["demo", "--sede", "3"], "Unrecognized options: --sede"),
+        (["demo", "--prompt"], "Missing value for argument '--prompt'"),
+        (["prior", "train", "--size", "huge"], "invalid choice 'huge'"),
+        (["nonsense"], "Unrecognized options: nonsense"),
+    ],
+)
+def test_flags_that_do_not_parse_give_one_message(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 2
+    captured = capsys.readouterr()
+    text = " ".join((captured.err + captured.out).split())
+    assert complaint in text and text.count("For full helptext") == 1
+
+
+def test_demo_takes_a_prompt_for_its_own_scene(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr("csd_nerf.demo.run_demo", lambda *arguments: given.append(arguments))
+    assert main(["demo", "--prompt", "make it snow", "--seed", "3", "--steps", "5", "--output", "o"]) == 0
+    assert given == [(None, "make it snow", Path("o"), 3, 5)]

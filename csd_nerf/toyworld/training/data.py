@@ -1,5 +1,6 @@
 """The training material: toy-world pictures with captions, edit pairs with instructions, and crops of real photos."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from PIL import Image, ImageOps
+from rich.markup import escape
 from rich.progress import Progress
 from torch import Tensor
 
@@ -64,15 +66,21 @@ def read_edits(folder: Path, held_out: float) -> EditData:
 
 
 def prepare_edits(settings: TrainingSettings) -> EditData:
-    """Read the run's data set, after making or completing it if need be."""
+    """Read the run's data set, after making or completing it if need be.
+
+    Raises `ValueError` for a data set of another size, or one made without the photos or styles that are asked for.
+    """
     side = settings.network.image_size
-    if not (settings.data / "DONE").exists():
+    recipe = DatasetRecipe(size=side, photos=settings.photos, style_nets=settings.style_nets)
+    if (settings.data / "DONE").exists():
+        _check_finished(settings.data, recipe)
+    else:
         with Progress() as progress:
-            task = progress.add_task(f"rendering the data set into {settings.data}", total=None)
+            task = progress.add_task(escape(f"rendering the data set into {settings.data}"), total=None)
             write_dataset(
                 settings.data,
                 settings.scenes,
-                DatasetRecipe(size=side, photos=settings.photos, style_nets=settings.style_nets),
+                recipe,
                 progress=lambda done, total: progress.update(task, completed=done, total=total),
             )
     data = read_edits(settings.data, settings.held_out)
@@ -83,6 +91,21 @@ def prepare_edits(settings: TrainingSettings) -> EditData:
             f"{side}: give another data folder or another size"
         )
     return data
+
+
+def _check_finished(folder: Path, recipe: DatasetRecipe) -> None:
+    """Compare a finished data set with what it would now be made from; one that was moved here may say nothing."""
+    path = folder / "recipe.json"
+    made = json.loads(path.read_text()) if path.is_file() else {}
+    for name, now in (("photos", recipe.photos), ("style_nets", recipe.style_nets)):
+        then, flag = made.get(name), "--" + name.replace("_", "-")
+        if then is None or then == str(now):
+            continue
+        if now is None:
+            print(f"The data set in {folder} was made with {flag} {then}; it is taken as it is.", flush=True)
+        elif then == "None" or (Path(then).exists() and Path(then).resolve() != now.resolve()):
+            made_with = f"without {flag}" if then == "None" else f"with {flag} {then}"
+            raise ValueError(f"{flag} {now}: the data set in {folder} was made {made_with}; give another --data folder")
 
 
 def read_photos(folder: Path | None, side: int, crops: int = 2, seed: int = 0) -> UInt8[Tensor, "m side side 3"]:

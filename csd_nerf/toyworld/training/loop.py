@@ -7,7 +7,7 @@ noise and timesteps are all drawn from that one stream, so a resumed run continu
 import csv
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from torch import nn
 from csd_nerf.toyworld.training.averaging import WeightAverage
 from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
 from csd_nerf.toyworld.training.optimizer import MuonAdamW, outermost
+from csd_nerf.toyworld.training.provenance import check_origin
 from csd_nerf.toyworld.training.schedule import TimeBudget, learning_rate
 
 LossFunction = Callable[[torch.Generator], torch.Tensor]
@@ -48,6 +49,8 @@ class LoopSettings:
     """Seed of the sample stream."""
     resume: bool = True
     """Continue from the checkpoint when there is one."""
+    origin: dict[str, str] = field(default_factory=dict)
+    """Hashes of what the stage is trained from, by what it is called; see `provenance`."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,10 @@ class TrainingLoop:
     def __init__(
         self, networks: nn.Module, settings: LoopSettings, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """Build the optimiser and the average, and read the checkpoint when resuming."""
+        """Build the optimiser and the average, and read the checkpoint when resuming.
+
+        Raises `ValueError` if the checkpoint has another origin.
+        """
         self.settings = settings
         self.networks = networks
         self.average = WeightAverage(networks, settings.decay)
@@ -84,6 +90,7 @@ class TrainingLoop:
 
     def _resume(self) -> float:
         state = load_checkpoint(self.checkpoint_path)
+        check_origin(self.checkpoint_path, state.get("origin", {}), self.settings.origin)
         self.networks.load_state_dict(state["networks"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.average.load_state_dict(state["average"])
@@ -101,6 +108,7 @@ class TrainingLoop:
             "step": self.step,
             "rows": self.rows,
             "used": self.budget.used,
+            "origin": dict(self.settings.origin),
         }
         save_checkpoint(self.checkpoint_path, state)
         self._write_log()
@@ -159,8 +167,9 @@ class TrainingLoop:
         norm = nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
         if not torch.isfinite(norm):
             raise FloatingPointError(
-                f"{self.settings.name}: loss or gradient is not finite at step {self.step} (loss {loss.item()}); "
-                f"the last checkpoint is {self.checkpoint_path}. Lower the learning rate and start again."
+                f"{self.settings.name}: loss or gradient is not finite at step {self.step} (loss {loss.item()}). Start "
+                f"again to go on from the last checkpoint, {self.checkpoint_path}; if it fails again, train with a "
+                f"smaller {self.settings.name}_rate (TrainingSettings), or with another --seed in another --output."
             )
         self.optimizer.step()
         self.average.update()

@@ -8,6 +8,7 @@ from torch import nn
 
 from csd_nerf.toyworld.training import autoencoder as autoencoding
 from csd_nerf.toyworld.training import denoiser as denoising
+from csd_nerf.toyworld.training import provenance
 from csd_nerf.toyworld.training.autoencoder import encode_moments, latent_statistics, peak_signal_to_noise, reconstruct
 from csd_nerf.toyworld.training.card import StageRecord, TrainingRecord, write_card
 from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
@@ -30,7 +31,9 @@ from csd_nerf.toyworld.training.settings import TrainingSettings
 from csd_nerf.toyworld.training.tokenizer import load_tokenizer, write_tokenizer
 
 
-def loop_settings(settings: TrainingSettings, name: str, minutes: float, rate: float) -> LoopSettings:
+def loop_settings(
+    settings: TrainingSettings, name: str, minutes: float, rate: float, origin: dict[str, str]
+) -> LoopSettings:
     """The loop's share of the run's settings."""
     return LoopSettings(
         name=name,
@@ -42,6 +45,7 @@ def loop_settings(settings: TrainingSettings, name: str, minutes: float, rate: f
         log_every=settings.log_every,
         seed=settings.seed,
         resume=settings.resume,
+        origin={"networks (--size)": repr(settings.network), **origin},
     )
 
 
@@ -66,9 +70,18 @@ def train_autoencoder(settings: TrainingSettings, data: EditData) -> tuple[Autoe
     photos = read_photos(settings.photos, settings.network.image_size)
     checked = data.images[data.held_out]
     checked = checked[torch.linspace(0, len(checked) - 1, min(64, len(checked))).long()]
+    origin = {"data (--data)": provenance.of_data(data), "photos (--photos)": provenance.of_tensor(photos)}
     loop = TrainingLoop(
-        autoencoder, loop_settings(settings, "autoencoder", settings.autoencoder_minutes, settings.autoencoder_rate)
+        autoencoder,
+        loop_settings(settings, "autoencoder", settings.autoencoder_minutes, settings.autoencoder_rate, origin),
     )
+    denoiser = settings.output / "denoiser.pt"
+    if settings.resume and denoiser.exists() and not loop.budget.exhausted:
+        raise ValueError(
+            f"--autoencoder-minutes {settings.autoencoder_minutes:g}: the autoencoder has been trained for "
+            f"{loop.budget.used / 60:.3g} minutes and {denoiser} on its latents, which more training would change. "
+            "Give at most these minutes, or delete that file to train both on, or choose another --output"
+        )
 
     def evaluate() -> dict[str, float]:
         return {"psnr": peak_signal_to_noise(reconstruct(autoencoder, checked), checked)}
@@ -140,7 +153,8 @@ def train_denoiser(
     """Stage 2; the returned sampler's networks have the averaged weights and are frozen."""
     size = settings.network
     folder = settings.output / "tokenizer"
-    if not (settings.resume and folder.exists()):
+    begun = settings.resume and (settings.output / "denoiser.pt").exists()
+    if not (begun and folder.exists()):  # before that it follows the texts of the data, whatever they were last time
         write_tokenizer(folder, data.texts, size.text_length)
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(settings.seed + 1)
@@ -149,8 +163,13 @@ def train_denoiser(
     scheduler = build_scheduler()
     latents = make_latent_pairs(data, moments, scaling_factor(autoencoder), tokenizer)
     held_out = data.held_out_pairs
+    origin = {
+        "data (--data)": provenance.of_data(data),
+        "weights of the autoencoder": provenance.of_network(autoencoder),
+        "words (tokenizer)": provenance.of_files(folder, ["vocab.json", "merges.txt"]),
+    }
     loop = TrainingLoop(
-        denoiser, loop_settings(settings, "denoiser", settings.denoiser_minutes, settings.denoiser_rate)
+        denoiser, loop_settings(settings, "denoiser", settings.denoiser_minutes, settings.denoiser_rate, origin)
     )
     sampler = Sampler(autoencoder, denoiser, build_scheduler(), data, latents)
     kinds = [kind for kind, out in zip(data.kinds, held_out.tolist(), strict=True) if out]
@@ -168,16 +187,17 @@ def train_denoiser(
 def cached_moments(settings: TrainingSettings, data: EditData, autoencoder: AutoencoderKL) -> torch.Tensor:
     """Encode all pictures, and set the autoencoder's scaling factor so that scaled latents have unit variance.
 
-    The result is kept in `latents.pt`, with a sum over the weights and the number of pictures to tell whether it fits.
+    The result is kept in `latents.pt`, with hashes of weights and data to tell whether it fits.
     """
     path = settings.output / "latents.pt"
-    fits = {"weights": sum(p.double().sum().item() for p in autoencoder.parameters()), "pictures": len(data.images)}
+    fits = {"weights": provenance.of_network(autoencoder), "data": provenance.of_data(data)}
     stored = load_checkpoint(path) if settings.resume and path.exists() else {}
     if {name: stored.get(name) for name in fits} == fits:
         moments = stored["moments"].float()
     else:
-        moments = encode_moments(autoencoder, data.images)
-        save_checkpoint(path, {**fits, "moments": moments.half()})
+        stored = {**fits, "moments": encode_moments(autoencoder, data.images).half()}
+        save_checkpoint(path, stored)
+        moments = stored["moments"].float()  # as whoever resumes will read them
     statistics = latent_statistics(moments)
     autoencoder.register_to_config(scaling_factor=1 / statistics["std"])
     print("latents", {name: round(value, 4) for name, value in statistics.items()}, flush=True)
@@ -193,6 +213,10 @@ def train_prior(settings: TrainingSettings, notes: str = "") -> Path:
 
     Returns:
         The exported folder, `settings.output / "export"`.
+
+    Raises:
+        ValueError: the output folder was begun with other data, photos, sizes or a shorter autoencoder training.
+        FloatingPointError: a loss is not finite.
     """
     settings.output.mkdir(parents=True, exist_ok=True)
     data = prepare_edits(settings)
