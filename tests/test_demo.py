@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from csd_nerf.demo import run_demo
+from csd_nerf.demo import _true_edits, run_demo
 from csd_nerf.scenes.run import EditRun
 from csd_nerf.toyworld.demo_data import HELD_OUT, VIEWS, demo_cameras
 from csd_nerf.toyworld.render import Renderer
@@ -31,6 +31,14 @@ def test_carried_scene_is_the_toy_worlds_held_out_scene() -> None:
     with resources.as_file(folder / frames["test_filenames"][2]) as path:
         stored = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1) / 255
     assert (Renderer(one).render(demo_scene())[0] - stored).abs().max() < 2 / 255
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answers"),
+    [("give it a top hat", 8), ("make it snow", 1), ("turn it into a pencil sketch", 1), ("make it a cathedral", 0)],
+)
+def test_true_edits_of_the_demo_scene(prompt: str, answers: int) -> None:
+    assert len(_true_edits(prompt)) == answers
 
 
 @pytest.fixture
