@@ -33,6 +33,7 @@ def test_carried_scene_is_the_toy_worlds_held_out_scene() -> None:
     assert (Renderer(one).render(demo_scene())[0] - stored).abs().max() < 2 / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prompt", "answers"),
     [("give it a top hat", 8), ("make it snow", 1), ("turn it into a pencil sketch", 1), ("make it a cathedral", 0)],
