@@ -7,6 +7,7 @@ shading alone gives the nearest true edit a spread above 0, which is reported be
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ def _say(message: str) -> None:
 
 @contextmanager
 def _own_flags() -> Iterator[None]:
-    """A run's errors name the flags of `ns-train`; say them with this command's."""
+    """A run's errors name the flags of `ns-train`; say them with this command's, and whose the others are."""
     from csd_nerf.scenes import SceneError
 
     try:
@@ -128,7 +129,9 @@ def _own_flags() -> Iterator[None]:
     except SceneError as error:
         message = str(error).removeprefix("csd-edit: ")
         for theirs, ours in _FLAGS.items():
-            message = message.replace(theirs, ours)
+            message = re.sub(rf"(?<![\w-]){theirs}(?![\w-])", ours, message)
+        if re.search(r"--(pipeline|optimizers|machine)\.|--(load-dir|mixed-precision)\b", message):
+            message += " (Not a flag of this command: of `ns-train csd-edit-lite`, which makes the same run.)"
         raise ValueError(message) from error
 
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from csd_nerf.demo import _true_edits, run_demo
+from csd_nerf.demo import _own_flags, _true_edits, run_demo
+from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.run import EditRun
 from csd_nerf.toyworld.demo_data import HELD_OUT, VIEWS, demo_cameras
 from csd_nerf.toyworld.render import Renderer
@@ -68,6 +69,24 @@ def test_a_scene_without_held_out_views_shows_its_training_views(
     assert json.loads((tmp_path / "[a]/metrics.json").read_text()) == metrics
     for file in ("before.mp4", "after.mp4", "comparison.png"):
         assert (tmp_path / "[a]" / file).stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        ("--data x: --datamanager is not --data-x", "--scene x: --datamanager is not --data-x"),
+        ("--pipeline.seed -1: give 0 or more", "--seed -1: give 0 or more"),
+        (
+            "round 2 failed. Try --pipeline.prior-dtype fp32",
+            "round 2 failed. Try --pipeline.prior-dtype fp32 (Not a flag of this command: of `ns-train csd-edit-lite`, "
+            "which makes the same run.)",
+        ),
+    ],
+)
+def test_errors_say_whose_flags_they_name(said: str, heard: str) -> None:
+    with pytest.raises(ValueError) as error, _own_flags():
+        raise SceneError(said)
+    assert str(error.value) == heard
 
 
 @pytest.mark.slow

@@ -228,7 +228,11 @@ class EditTrainer(Trainer):
         write_checkpoint(self.scene_checkpoint, self._checkpoint(step, optimizers=False), self.base_dir)
         self.save_checkpoint(step)  # so that a run killed in its first round goes on from here
         writer.GLOBAL_BUFFER["max_iter"] = step + 1 + self.edit_steps
-        say(f"The scene is trained ({self.session.scene_done} steps); editing begins. Start other edits of it with")
+        done, planned = self.session.scene_done, self.session.scene_steps
+        trained = f"The scene is trained ({done} steps)"
+        if done < planned:
+            trained = f"Training on the photos ends after {done} of {planned} steps, since an edit was asked for"
+        say(f"{trained}; editing begins. Start other edits of it with")
         say(f"  --load-dir {self.scene_checkpoint.parent}")
         make_room_for_table()
 

@@ -134,7 +134,9 @@ def test_continue_from_checkpoint(method: str, trained: Path, many: Path, tmp_pa
     # nerfacto counts its steps from the loaded one; csd-edit counts those on edits from the first.
     steps = 2 if method == "nerfacto" else 24
     train(method, many, tmp_path, "second", steps, "--load-dir", trained / "nerfstudio_models")
-    assert [file.name for file in tmp_path.rglob("*.ckpt")] == ["step-000000021.ckpt"]
+    assert [file.name for file in tmp_path.rglob("nerfstudio_models/*.ckpt")] == ["step-000000021.ckpt"]
+    kept = [] if method == "nerfacto" else ["step-000000009.ckpt"]
+    assert [file.name for file in tmp_path.rglob("scene/*.ckpt")] == kept, "the scene before the edit"
 
 
 @pytest.mark.slow

@@ -96,12 +96,15 @@ def test_the_panel_changes_the_next_round(tiny_scene: Path, tmp_path: Path):
     assert "data:image/jpeg;base64," in panels[0].j_contact_sheet.content
 
 
-def test_ending_the_scene_phase_early_does_not_lengthen_the_run(tiny_scene: Path, tmp_path: Path):
+def test_ending_the_scene_phase_early_does_not_lengthen_the_run(
+    tiny_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     trainer = make_trainer(tiny_scene, tmp_path, NegativePrior(), lambda c: setattr(c.pipeline, "scene_steps", 100))
     panel = trainer.pipeline.csd_edit
     panel.f_edit_now.cb_hook(panel.f_edit_now)
     trainer.train()
     assert (trainer.session.scene_done, trainer.session.edit_done) == (1, EDIT_STEPS)
+    assert "Training on the photos ends after 1 of 100 steps, since an edit was asked for" in capsys.readouterr().out
     assert [path.name for path in trainer.checkpoint_dir.iterdir()] == [f"step-{EDIT_STEPS:09d}.ckpt"]
     assert "Training has ended" in panel.i_progress.content
     panel.f_edit_now.cb_hook(panel.f_edit_now)
