@@ -69,6 +69,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2)."""
     t_max: float | None = None
     """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5)."""
+    t_max_end: float | None = None
+    """Highest noise level from round `t_max_rounds` of a prompt on, to which it falls evenly from `t_max`: first rounds
+    decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper)."""
+    t_max_rounds: int = 4
+    """Rounds in which the highest noise level falls. A new prompt begins at `t_max` again."""
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
     kernel: Literal["rbf", "independent"] = "rbf"
@@ -90,6 +95,9 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """NeRF steps on the photos before the first edit (CSD C.3). Not used when --load-dir gives a trained scene."""
     seed: int = 0
     """Seed of the edits: order of the views, noise and timesteps. --machine.seed is the NeRF's."""
+    view_dependence: bool = True
+    """Whether a point of the field may look different from each side, as nerfacto's may. If not, what the edited views
+    disagree about is averaged over them; if so, each side can keep its own answer."""
     prior: str = "instruct-pix2pix"
     """Image editing model: 'toy' (comes with this package), 'instruct-pix2pix', another hub id, or a local folder in
     diffusers layout."""
@@ -112,10 +120,10 @@ class EditPipelineConfig(VanillaPipelineConfig):
         elsewhere |= {entry.name for entry in fields(Instruction)}
         return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
 
-    def settings(self, instruction: Instruction | None = None) -> EditSettings:
-        """Settings of CSD-Edit under `instruction`, or under the flags."""
+    def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
+        """Settings of CSD-Edit under `instruction`, or under the flags, after `rounds` rounds of this prompt."""
         chosen = instruction or self.instruction()
-        return EditSettings(
+        settings = EditSettings(
             preset=self.preset,
             steps=chosen.edit_steps,
             guidance_scale=chosen.guidance_scale,
@@ -130,6 +138,12 @@ class EditPipelineConfig(VanillaPipelineConfig):
             noise=self.noise,
             mixing=self.mixing,
         )
+        if self.t_max_end is None:
+            return settings
+        start = settings.resolved().t_max
+        assert start is not None
+        fallen = min(1.0, rounds / (self.t_max_rounds - 1)) if self.t_max_rounds > 1 else 1.0
+        return replace(settings, t_max=start + fallen * (self.t_max_end - start))
 
     def check(self) -> None:
         """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""
@@ -138,10 +152,17 @@ class EditPipelineConfig(VanillaPipelineConfig):
                 '--pipeline.prompt is empty: say what to change, such as --pipeline.prompt "make it snow".'
             )
         try:
-            self.settings().validate()
+            replace(self, t_max_end=None).settings().validate()
         except ValueError as error:
             raise SceneError(with_flags(str(error))) from error
-        for name in ("edit_every", "edit_batch_size", "scene_steps"):
+        start = replace(self, t_max_end=None).settings().resolved()
+        assert start.t_min is not None and start.t_max is not None
+        if self.t_max_end is not None and not start.t_min <= self.t_max_end <= start.t_max:
+            raise SceneError(
+                f"--pipeline.t-max-end {self.t_max_end}: give a noise level from --pipeline.t-min {start.t_min} to "
+                f"--pipeline.t-max {start.t_max}."
+            )
+        for name in ("edit_every", "edit_batch_size", "scene_steps", "t_max_rounds"):
             if getattr(self, name) < 1:
                 raise SceneError(f"--pipeline.{name.replace('_', '-')} {getattr(self, name)}: give at least 1.")
         if self.prior_batch_size is not None and self.prior_batch_size < 1:

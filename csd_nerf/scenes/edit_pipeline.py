@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from nerfstudio.models.nerfacto import NerfactoModel
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline
-from torch import Tensor
+from torch import Tensor, nn
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from csd_nerf.scenes.checkpoints import fitting_weights
@@ -25,6 +25,11 @@ from csd_nerf.scenes.random_state import capture_random_state, preserved_random_
 from csd_nerf.scenes.viewer_panel import EditPanel
 
 STATE_VERSION = 1
+
+
+def _from_above(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
+    """Give the encoding of view directions one and the same direction, +z; nerfacto hands them in [0, 1] (n 3)."""
+    return (torch.tensor([0.5, 0.5, 1.0]).to(inputs[0]).expand_as(inputs[0]),)
 
 
 class EditPipeline(VanillaPipeline):
@@ -47,6 +52,8 @@ class EditPipeline(VanillaPipeline):
             background = "white" if config.model.background_color == "white" else "black"
             config = replace(config, datamanager=replace(config.datamanager, background=background))
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+        if not config.view_dependence:
+            self.nerfacto.field.direction_encoding.register_forward_pre_hook(_from_above)
         self.method = "csd-edit"
         self.checkpoint_path = Path("--load-dir")
         self.loaded_state: dict[str, Any] | None = None

@@ -54,6 +54,8 @@ class EditSession:
     """NeRF steps made in the scene phase."""
     edit_done: int = 0
     """NeRF steps made in the edit phase."""
+    prompt_rounds: int = 0
+    """Rounds finished under the present prompt."""
     edited_in: list[int] = field(default_factory=list)
     """For each training view the round whose picture it shows."""
     paused: bool = False
@@ -122,9 +124,16 @@ class EditSession:
             return False
         return self.schedule.requested or (self.schedule.due and not self.paused)
 
+    def use(self, instruction: Instruction) -> None:
+        """Take the instruction of the next round."""
+        if instruction.prompt != self.instruction.prompt:
+            self.prompt_rounds = 0
+        self.instruction = instruction
+
     def finish_round(self, views: list[int], seconds: float) -> None:
         """Account for a round whose pictures are in the training set."""
         self.schedule.finish_round()
+        self.prompt_rounds += 1
         for view in views:
             self.edited_in[view] = self.schedule.rounds
         self.edit_seconds += seconds
@@ -133,6 +142,7 @@ class EditSession:
         """All views show their photos again; the next round begins a new pass."""
         self.edited_in = [ORIGINAL] * len(self.edited_in)
         self.schedule.new_pass()
+        self.prompt_rounds = 0
         self.restore_requested = False
 
     def remaining_steps(self, edit_steps: int) -> int:
@@ -155,6 +165,7 @@ class EditSession:
             "phase": self.phase,
             "scene_done": self.scene_done,
             "edit_done": self.edit_done,
+            "prompt_rounds": self.prompt_rounds,
             "edited_in": list(self.edited_in),
             "flags": self.flags.to_state(),
             "instruction": self.instruction.to_state(),
@@ -178,8 +189,10 @@ class EditSession:
         self.paused = bool(state["paused"]) and keep_pause
         self.nerf_seconds, self.edit_seconds = float(state["nerf_seconds"]), float(state["edit_seconds"])
         self.earlier = self.pace
+        then = Instruction(**state["instruction"])
         if Instruction(**state["flags"]) == self.flags:
-            self.instruction = Instruction(**state["instruction"])
+            self.instruction = then
+        self.prompt_rounds = int(state["prompt_rounds"]) if then.prompt == self.instruction.prompt else 0
 
     def changed_flags(self, state: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Names of the flags that differ from those of the run that left `state`, with the value then and now."""

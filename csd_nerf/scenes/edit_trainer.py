@@ -105,6 +105,7 @@ class EditTrainer(Trainer):
                 device=options.prior_device or self.device,
                 dtype=options.prior_dtype,
                 batch_size=options.prior_batch_size,
+                needs_image=True,
             )
             check_edit(prior, options.prompt, options.settings())
         except (PriorError, ValueError) as error:

@@ -69,7 +69,8 @@ class SceneEditor:
         started = time.monotonic()
         session, panel, config = self.session, self.pipeline.csd_edit, self.pipeline.config
         session.schedule.requested = False  # before the panel is read: who asks after that has other values in mind
-        session.instruction, complaint = with_panel_values(config, panel.read(), session.instruction)
+        instruction, complaint = with_panel_values(config, panel.read(), session.instruction)
+        session.use(instruction)
         number, views = session.rounds + 1, session.schedule.next_batch()
         label = f"Round {number}, {len(views)} view{'s' if len(views) > 1 else ''}"
         if complaint:
@@ -86,7 +87,7 @@ class SceneEditor:
                         originals,
                         session.instruction.prompt,
                         negative_prompt=session.instruction.negative_prompt,
-                        settings=config.settings(session.instruction),
+                        settings=config.settings(session.instruction, session.prompt_rounds),
                         generator=session.schedule.round_generator(),
                         initial=renders if config.edit_init == "render" else None,
                         on_step=progress.update,
@@ -146,7 +147,7 @@ class SceneEditor:
     def _entry(self, step: int, views: list[int]) -> dict[str, Any]:
         """What edits.json says about a round before it has run."""
         session, config = self.session, self.pipeline.config
-        settings = config.settings(session.instruction).resolved()
+        settings = config.settings(session.instruction, session.prompt_rounds).resolved()
         return {
             "step": step,
             "pass": session.schedule.passes + (0 if session.schedule.remaining else 1),

@@ -18,6 +18,7 @@ def test_defaults_are_the_papers():
     options, settings = config.pipeline, config.pipeline.settings().resolved()
     assert (options.scene_steps, options.edit_every, options.edit_batch_size) == (30000, 2000, 16)
     assert (settings.t_min, settings.t_max) == (0.2, 0.5)
+    assert options.settings(rounds=100).resolved() == settings, "the noise range stays"
     assert 3 <= settings.guidance_scale <= 15
     assert settings.image_guidance_scale is not None and 1.5 <= settings.image_guidance_scale <= 5
     assert options.prior == "instruct-pix2pix" and options.edit_init == "render"
@@ -41,9 +42,17 @@ def test_lite_is_a_small_variant_of_the_same_configuration():
     }
     assert changed == {
         "datamanager", "model", "prior", "prior_batch_size", "edit_every", "edit_steps", "scene_steps",
-        "guidance_scale", "t_max",
+        "guidance_scale", "t_max", "t_max_end", "view_dependence",
     }  # fmt: skip
     assert edit_config().pipeline == full.pipeline, "making the variant leaves the original alone"
+
+
+def test_the_highest_noise_level_falls_evenly_over_the_rounds_of_a_prompt():
+    options = EditPipelineConfig(t_max=0.9, t_max_end=0.3, t_max_rounds=4)
+    levels = [options.settings(rounds=rounds).t_max for rounds in range(6)]
+    assert levels == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.3, 0.3])
+    assert EditPipelineConfig(t_max_end=0.4).settings().t_max == 0.5, "from the preset's"
+    assert EditPipelineConfig(t_max_end=0.4, t_max_rounds=1).settings().t_max == 0.4
 
 
 def test_every_flag_has_a_help_text():

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.field_components.field_heads import FieldHeadNames
+from torch.nn.functional import normalize
 
 from csd_nerf.scenes.edit_options import Instruction
 from csd_nerf.scenes.edit_pipeline import EditPipeline
@@ -94,6 +97,48 @@ def test_the_panel_changes_the_next_round(tiny_scene: Path, tmp_path: Path):
     assert "Training has ended" in panels[0].i_progress.content
     assert panels[0].j_contact_sheet.content.startswith("**Round 3**")
     assert "data:image/jpeg;base64," in panels[0].j_contact_sheet.content
+
+
+def test_noise_falls_from_round_to_round_and_a_new_prompt_begins_anew(tiny_scene: Path, tmp_path: Path):
+    panels = []
+
+    def change(call: int) -> float:
+        if call == 11:  # in round 3 of five calls each
+            panels[0].a_prompt.value = "something else"
+        return 1.0
+
+    def configure(config: EditTrainerConfig) -> None:
+        options = config.pipeline
+        options.edit_every, options.t_max, options.t_max_end, options.t_max_rounds = 2, 0.9, 0.5, 3
+        config.max_num_iterations = 10
+
+    trainer = make_trainer(tiny_scene, tmp_path, NegativePrior(on_call=change), configure)
+    panels.append(trainer.pipeline.csd_edit)
+    trainer.train()
+    rounds = json.loads((trainer.base_dir / "edits/edits.json").read_text())["rounds"]
+    assert [entry["prompt"] for entry in rounds] == [PROMPT] * 3 + ["something else"] * 2
+    assert [entry["settings"]["t_max"] for entry in rounds] == pytest.approx([0.9, 0.7, 0.5, 0.9, 0.7])
+
+
+@pytest.mark.parametrize("view_dependence", [True, False])
+def test_without_view_dependence_a_point_looks_the_same_from_everywhere(
+    tiny_scene: Path, tmp_path: Path, view_dependence: bool
+):
+    trainer = make_trainer(
+        tiny_scene, tmp_path, NegativePrior(), lambda c: setattr(c.pipeline, "view_dependence", view_dependence)
+    )
+    field = trainer.pipeline.nerfacto.field.eval()
+    directions = normalize(torch.randn(20, 3, generator=torch.Generator().manual_seed(1)), dim=-1)
+    rays = RayBundle(
+        origins=torch.tensor([[0.1, 0.2, 0.3]]) - directions,
+        directions=directions,
+        pixel_area=torch.ones(20, 1),
+        camera_indices=torch.zeros(20, 1, dtype=torch.long),
+    )
+    near, far = torch.full((20, 1, 1), 0.99), torch.full((20, 1, 1), 1.01)
+    with torch.no_grad():
+        colours = field(rays.get_ray_samples(near, far))[FieldHeadNames.RGB].reshape(20, 3)
+    assert (colours.std(dim=0).max() > 1e-4) == view_dependence
 
 
 def test_ending_the_scene_phase_early_does_not_lengthen_the_run(

@@ -13,13 +13,13 @@ import torch
 
 from csd_nerf.scenes import edit_trainer
 from csd_nerf.scenes.checkpoints import write_checkpoint
-from csd_nerf.scenes.edit_config import lite_config
 from csd_nerf.scenes.edit_trainer import EditTrainerConfig
 from csd_nerf.scenes.errors import SceneError, writing_to
 from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.run import EditRun
 from tests.scenes.edit_fixtures import (
     EDIT_STEPS,
+    GUIDANCE,
     PROMPT,
     SCENE_STEPS,
     same_edits,
@@ -35,7 +35,7 @@ def test_a_run_trains_the_scene_then_edits_every_view(whole: EditRun):
     assert sorted(int(view) for entry in index["rounds"] for view in entry["views"]) == list(range(11))
     assert {entry["prompt"] for entry in index["rounds"]} == {PROMPT}
     assert [entry["step"] for entry in index["rounds"]] == [SCENE_STEPS - 1, SCENE_STEPS + 3]
-    assert index["rounds"][0]["settings"]["guidance_scale"] == lite_config().pipeline.guidance_scale
+    assert index["rounds"][0]["settings"]["guidance_scale"] == GUIDANCE
     assert all((whole.edits / f"round_{number:04d}/contact_sheet.png").is_file() for number in (1, 2))
     assert whole.checkpoint.name == f"step-{SCENE_STEPS + EDIT_STEPS - 1:09d}.ckpt"
     assert whole.scene_checkpoint.name == f"step-{SCENE_STEPS - 1:09d}.ckpt"
