@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -22,6 +23,9 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch import Tensor
 
 from csd_nerf.images.writing import contact_sheet, write_atomically, write_video
+
+if TYPE_CHECKING:  # nerfstudio takes seconds to import; the command's help does not wait for it
+    from csd_nerf.scenes.trainer_config import EditTrainerConfig
 
 AMBIGUOUS_PROMPT = "give it a hat"
 _FRAMES, _FPS = 72, 24
@@ -48,9 +52,16 @@ class _Truth:
 
 
 def run_demo(
-    scene: Path | None, prompt: str | None, output: Path, seed: int = 0, steps: int | None = None
+    scene: Path | None,
+    prompt: str | None,
+    output: Path,
+    seed: int = 0,
+    steps: int | None = None,
+    configure: "Callable[[EditTrainerConfig], Any] | None" = None,
 ) -> dict[str, object]:
     """Run the demo and write its files to `output`; returns what `metrics.json` holds.
+
+    `configure` may change csd-edit-lite's configuration before the run starts.
 
     Raises `ValueError` before any training for a scene, prompt or folder that cannot work.
     """
@@ -67,6 +78,7 @@ def run_demo(
             seed=seed,
             max_num_iterations=steps,
             timestamp=time.strftime("%Y-%m-%d_%H%M%S"),
+            configure=configure,
         )
         with Progress(
             TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(), console=_console, transient=True
