@@ -50,8 +50,8 @@ def changed(settings: dict[str, Any]) -> Callable[[EditTrainerConfig], None]:
 def main(folder: Path) -> None:
     """Run what is missing, then write the table."""
     rows = []
-    for name, settings in VARIANTS.items():
-        for seed in SEEDS:
+    for seed in SEEDS:
+        for name, settings in VARIANTS.items():
             output = folder / name.replace(" ", "_") / str(seed)
             if not (output / "metrics.json").is_file():
                 run_demo(None, None, output, seed=seed, configure=changed(settings))
