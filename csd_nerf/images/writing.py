@@ -71,15 +71,19 @@ def write_video(path: Path, frames: Sequence[Float[Tensor, "3 h w"]], fps: int =
 
     def write(temporary: Path) -> None:
         with av.open(str(temporary), "w", format="mp4") as container:
-            stream = container.add_stream("libx264", rate=fps, options={"crf": "16", "preset": "medium"})
+            # x264's macroblock tree, and several threads, now and then make another file of the same frames.
+            options = {"crf": "16", "preset": "medium", "x264-params": "no-mbtree=1"}
+            stream = container.add_stream("libx264", rate=fps, options=options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.codec_context.thread_count = 1
             for frame in frames:
                 picture = to_pil(frame)
                 if scale != 1:
                     size = (picture.width * scale, picture.height * scale)
                     picture = picture.resize(size, Image.Resampling.LANCZOS)
                 array = np.asarray(picture)[:height, :width]
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")))
+                shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+                container.mux(stream.encode(shown.reformat(format="yuv420p")))
             container.mux(stream.encode())
 
     write_atomically(path, write)

@@ -61,3 +61,14 @@ def test_pictures_of_other_sizes_keep_their_aspect() -> None:
 def test_to_pil_rounds_and_clamps() -> None:
     assert to_pil(torch.tensor([[[-0.2]], [[0.5]], [[1.3]]])).getpixel((0, 0)) == (0, 128, 255)
     assert isinstance(to_pil(torch.zeros(3, 2, 2)), Image.Image)
+
+
+def test_the_same_frames_make_the_same_file(tmp_path: Path):
+    noise = torch.rand((1, 3, 12, 12), generator=torch.Generator().manual_seed(0))
+    picture = torch.nn.functional.interpolate(noise, size=(64, 64), mode="bicubic")[0].clamp(0, 1)
+    frames = [picture.roll(index, 2) for index in range(36)]
+    made = set()
+    for index in range(6):
+        write_video(tmp_path / f"{index}.mp4", frames, scale=3)
+        made.add((tmp_path / f"{index}.mp4").read_bytes())
+    assert len(made) == 1
