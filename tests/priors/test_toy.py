@@ -4,15 +4,11 @@ import pytest
 import torch
 
 from csd_nerf.distill import Condition
-from csd_nerf.priors import LatentDiffusionPrior, PriorNotFoundError, load_prior, toy_folder
+from csd_nerf.priors import LatentDiffusionPrior, load_prior
 
 
 @pytest.fixture(scope="module")
 def toy() -> LatentDiffusionPrior:
-    try:
-        toy_folder()
-    except PriorNotFoundError as error:
-        pytest.skip(str(error).splitlines()[0])
     return load_prior("toy", device="cpu", offline=True)
 
 
