@@ -12,6 +12,8 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from csd_nerf.metrics_command import Metrics
+
 _console = Console(stderr=True)
 
 
@@ -152,9 +154,11 @@ class Prior:
 class Csd:
     """Edit and generate sets of images with one frozen diffusion model, consistently."""
 
-    command: Annotated[Demo, tyro.conf.subcommand("demo")] | Annotated[Prior, tyro.conf.subcommand("prior")] = field(
-        default_factory=Demo
-    )
+    command: (
+        Annotated[Demo, tyro.conf.subcommand("demo")]
+        | Annotated[Prior, tyro.conf.subcommand("prior")]
+        | Annotated[Metrics, tyro.conf.subcommand("metrics")]
+    ) = field(default_factory=Demo)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -27,6 +27,7 @@ UNIMPORTED = {
     "accelerate": "diffusers loads networks with it",
     "torchvision": "must pair with torch; nerfstudio imports it",
     "open3d": "nerfstudio imports it; bounded here",
+    "torchsummary": "stlpips-pytorch imports it without declaring it",
 }
 
 

@@ -1,0 +1,115 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+from csd_nerf.metrics import fid, frechet_distance, load_inception
+
+
+def with_moments(mean: Tensor, covariance: Tensor, count: int = 50) -> Tensor:
+    """Features whose sample mean and covariance are exactly these."""
+    rows = torch.randn(count, len(mean), dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+    rows = rows - rows.mean(0)
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(torch.cov(rows.T)), rows.T, upper=False)
+    return (torch.linalg.cholesky(covariance) @ white).T + mean
+
+
+def test_gaussians_in_closed_form():
+    """Commuting covariances: |m_1 - m_2|^2 + sum (s_1 - s_2)^2."""
+    mean, other = torch.tensor([0.0, 1, 2]).double(), torch.tensor([2.0, 1, 0]).double()
+    s_1, s_2 = torch.tensor([1.0, 2, 3]).double(), torch.tensor([2.0, 2, 0.5]).double()
+    distance = frechet_distance(with_moments(mean, s_1.square().diag(), 40), with_moments(other, s_2.square().diag()))
+    assert distance == pytest.approx(8 + 1 + 0 + 6.25, abs=1e-6)
+
+
+def test_correlated_gaussians_in_closed_form():
+    """Two dimensions: tr (C_1 C_2)^(1/2) = sqrt(tr C_1 C_2 + 2 sqrt(det C_1 C_2))."""
+    c_1, c_2 = torch.tensor([[2.0, 0.9], [0.9, 1.0]]).double(), torch.tensor([[1.0, -0.6], [-0.6, 3.0]]).double()
+    product = c_1 @ c_2
+    cross = math.sqrt(product.trace() + 2 * math.sqrt(product.det()))
+    zero = torch.zeros(2).double()
+    distance = frechet_distance(with_moments(zero, c_1, 30), with_moments(zero, c_2))
+    assert distance == pytest.approx(3 + 4 - 2 * cross, abs=1e-6)
+
+
+def test_against_scipys_matrix_square_root():
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(60, 8, generator=generator) @ torch.randn(8, 8, generator=generator)
+    b = torch.randn(40, 8, generator=generator) + 0.5
+    x, y = a.double().numpy(), b.double().numpy()
+    root = np.real(np.asarray(scipy.linalg.sqrtm(np.cov(x.T) @ np.cov(y.T))))
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(np.cov(x.T) + np.cov(y.T) - 2 * root)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(b, a) == pytest.approx(expected, rel=1e-6)
+
+
+def test_fewer_rows_than_features_and_one_feature():
+    few = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
+    assert frechet_distance(few, few) == pytest.approx(0, abs=1e-4)
+    assert frechet_distance(few, few + 1) == pytest.approx(64, abs=1e-3)
+    assert frechet_distance(torch.tensor([[0.0], [2]]), torch.tensor([[1.0], [5]])) == pytest.approx(4 + 2, abs=1e-6)
+    with pytest.raises(ValueError, match="at least two"):
+        frechet_distance(few[:1], few)
+
+
+class TinyInception(nn.Module):
+    """Mean colour of 8-bit pictures, in 0..1."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if pictures.dtype != torch.uint8:
+            raise ValueError("8-bit pictures are expected")
+        return pictures.float().mean(dim=[2, 3]) / 255
+
+
+class LikeNvidias(nn.Module):
+    def forward(self, pictures: Tensor, return_features: bool = False) -> Tensor:
+        if return_features:
+            return pictures.float().mean(dim=[2, 3]) / 255
+        return torch.zeros(len(pictures), 1008)
+
+
+@pytest.mark.parametrize("network", [TinyInception(), LikeNvidias()])
+def test_fid_through_a_torchscript(tmp_path: Path, network: nn.Module):
+    torch.jit.script(network).save(str(tmp_path / "inception.pt"))
+    features = load_inception(tmp_path / "inception.pt")
+    images = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert fid(images, images, features).mean == pytest.approx(0, abs=1e-6)
+    moved = fid(images * 0.5, images * 0.5 + 0.2, features, batch=7)
+    assert moved.mean == pytest.approx(3 * 0.2**2, abs=1e-3)
+    assert moved.note == "20 against 20 pictures" and moved.better == "lower"
+
+
+def test_values_outside_of_the_range_do_not_wrap_around():
+    bright = torch.full((2, 3, 8, 8), 1.01)
+    assert fid(bright, torch.ones_like(bright), TinyInception()).mean == pytest.approx(0, abs=1e-9)
+
+
+def test_a_file_that_is_no_network_is_named(tmp_path: Path):
+    (tmp_path / "inception.pt").write_text("nothing")
+    with pytest.raises(OSError, match=r"--inception .*inception.pt is no TorchScript"):
+        load_inception(tmp_path / "inception.pt")
+
+
+def test_inception_that_cannot_be_downloaded_names_its_flag(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise ConnectionError("no network\nat all")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", fail)
+    with pytest.raises(OSError, match=r"\(no network\): give a TorchScript file of it with --inception"):
+        load_inception()
+
+
+def test_torch_fidelitys_network(monkeypatch: pytest.MonkeyPatch):
+    """Its features of 8-bit pictures have 2048 numbers; random weights stand in for the downloaded ones."""
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", lambda *_, **__: {})
+    monkeypatch.setattr(
+        "torch_fidelity.feature_extractor_inceptionv3.FeatureExtractorInceptionV3.load_state_dict",
+        lambda *_, **__: None,
+    )
+    pictures = (255 * torch.rand(1, 3, 20, 20)).byte()
+    features = load_inception()(pictures)
+    assert features.shape == (1, 2048) and not features.requires_grad

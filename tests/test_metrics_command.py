@@ -1,0 +1,204 @@
+"""`csd metrics` on files: what it prints and writes, and what it refuses before long work."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csd_nerf.cli import main
+from csd_nerf.images.writing import to_pil, write_video
+from tests.metrics.fake_encoder import plain
+from tests.metrics.tiny_clip import NAME, make_tiny_clip
+
+
+def save(folder: Path, images: Float[Tensor, "n 3 h w"]) -> None:
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        to_pil(image).save(folder / f"{i}.png")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three pictures before and after, 0.2 brighter; two of another number, one of another size."""
+    monkeypatch.chdir(tmp_path)
+    before = 0.7 * torch.rand(3, 3, 40, 48, generator=torch.Generator().manual_seed(0))
+    save(Path("before"), before)
+    save(Path("after"), before + 0.2)
+    save(Path("two"), before[:2])
+    save(Path("small"), before[:, :, :32, :32])
+    save(Path("single"), before[:1])
+    return tmp_path
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither CLIP nor AlexNet nor Inception can be downloaded."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("open_clip.download_pretrained", fail)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", fail)
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", fail)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    return " ".join((captured.out + captured.err).split())
+
+
+def test_folders_with_a_truth(here: Path, offline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    files = ["--json", "new/scores.json", "--csv", "scores.csv"]
+    assert main(["metrics", "before", "after", "--truth", "after", *files]) == 0
+    text = said(capsys)
+    assert "ST-LPIPS: AlexNet, shift-tolerant; stands in for LPIPS, whose AlexNet cannot be had" in text
+    assert "left out: clip-image, clip-consistency: --clip ViT-bigG-14 with" in text and "no network" in text
+    content = json.loads(Path("new/scores.json").read_text())
+    scores = {(one["metric"], one["of"]): one for one in content["scores"]}
+    assert set(scores) == {
+        ("lpips", "before to after"),
+        ("lpips", "after to truth"),
+        *((name, of) for name in ("psnr", "ssim") for of in ("after to truth", "before to truth")),
+    }
+    assert scores["psnr", "after to truth"]["mean"] == pytest.approx(100)
+    assert scores["psnr", "before to truth"]["mean"] == pytest.approx(13.98, abs=0.05), "0.2 is 51 levels of 255"
+    assert scores["ssim", "after to truth"]["values"] == pytest.approx([1, 1, 1])
+    assert set(content["left out"]) >= {"clip-direction", "clip-depth", "r-precision", "fid", "warp"}
+    with Path("scores.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 6 and float(lines[2]["mean"]) == scores["psnr", "after to truth"]["mean"]
+
+
+def test_clip_from_a_local_file(here: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("texts.txt").write_text("a cat\n\na dog on the moon\n")
+    flags = ["--clip", NAME, "--clip-weights", str(weights), "--retrieval-set", "texts.txt", "--json", "o.json"]
+    texts = ["--source-text", "a car", "--target-text", "a car in the snow"]
+    assert main(["metrics", "before", "after", "--lpips", "st-lpips", *flags, *texts]) == 0
+    content = json.loads(Path("o.json").read_text())
+    found = {one["metric"] for one in content["scores"]}
+    assert found == {"clip-direction", "clip-image", "clip-consistency", "clip-text", "r-precision", "lpips"}
+    assert all(-1 <= value <= 1 for one in content["scores"] for value in one["values"])
+    assert f"{NAME} (tiny.pt), 3 texts" in said(capsys)
+
+
+def test_videos(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    still = plain((0.4, 0.4, 0.4), size=32).expand(3, -1, -1, -1)
+    flicker = still + torch.tensor([0.0, 0.3, 0.0])[:, None, None, None]
+    write_video(here / "a.mp4", list(still))
+    write_video(here / "b.mp4", list(flicker))
+    assert main(["metrics", "a.mp4", "b.mp4", "--metrics", "warp", "--json", "o.json"]) == 0
+    after, before = json.loads(Path("o.json").read_text())["scores"]
+    assert after["mean"] == pytest.approx(0.3, abs=0.02) and before["mean"] == pytest.approx(0, abs=1e-3)
+    assert "2 pairs, through optical flow" in said(capsys)
+
+
+def test_fid_through_a_file(here: Path) -> None:
+    class Tiny(torch.nn.Module):
+        def forward(self, pictures: Tensor) -> Tensor:
+            return pictures.float().mean(dim=[2, 3]) / 255
+
+    torch.jit.script(Tiny()).save("tiny.pt")
+    assert main(["metrics", "before", "after", "--metrics", "fid", "--inception", "tiny.pt", "--csv", "o.csv"]) == 0
+    with Path("o.csv").open() as file:
+        (line,) = csv.DictReader(file)
+    assert float(line["mean"]) == pytest.approx(3 * 0.2**2, abs=1e-3) and line["note"] == "3 against 3 pictures"
+
+
+def nothing() -> None: ...
+
+
+def write(name: str, text: str) -> Callable[[], object]:
+    return lambda: Path(name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "prepare", "complaint"),
+    [
+        ([], nothing, "give BEFORE and AFTER (pictures, folders or videos), or --load-config"),
+        (["before"], nothing, "give BEFORE and AFTER"),
+        (["before", "after", "--load-config", "a.yml"], nothing, "not both"),
+        (["before", "nowhere"], nothing, "AFTER nowhere does not exist: give a picture, a folder"),
+        (["before", "two"], nothing, "BEFORE before has 3 pictures, AFTER two has 2: give as many"),
+        (["before", "after", "--truth", "two"], nothing, "--truth two has 2 pictures, AFTER after has 3: give as many"),
+        (["before", "after", "--truth", "small"], nothing, "--truth small has pictures of 32 x 32 pixels, AFTER after"),
+        (
+            ["before", "small", "--metrics", "lpips"],
+            nothing,
+            "--metrics lpips: the pictures have 48 x 40 pixels before",
+        ),
+        (["before", "after", "--metrics", "clip-text"], nothing, "--metrics clip-text: add --target-text"),
+        (["before", "after", "--metrics", "clip-direction"], nothing, "add --source-text and --target-text"),
+        (["before", "after", "--metrics", "psnr"], nothing, "--metrics psnr: add --truth"),
+        (["before", "after", "--metrics", "clip-depth", "--target-text", "a"], nothing, "give --load-config"),
+        (["before", "after", "--metrics", "pnsr"], nothing, "--metrics pnsr is unknown: choose from clip-direction"),
+        (["before", "after", "--target-text", " "], nothing, "--target-text is empty"),
+        (["before", "after", "--clip", "ViT-Q"], nothing, "--clip ViT-Q is unknown to open_clip"),
+        (["before", "after", "--clip-weights", "no.pt"], nothing, "--clip-weights no.pt is neither a file nor known"),
+        (["before", "after", "--metrics", "clip-image"], nothing, "--clip ViT-bigG-14 with --clip-weights laion2b"),
+        (["before", "after", "--lpips", "lpips"], nothing, "--lpips lpips needs AlexNet, which cannot be had"),
+        (["before", "after", "--metrics", "fid"], nothing, "cannot be had (no network): give a TorchScript file"),
+        (["before", "after", "--inception", "no.pt"], nothing, "--inception no.pt is no file"),
+        (["before", "after", "--json", "before"], nothing, "--json before cannot be written (it is a folder)"),
+        (["before", "after", "--csv", "f/o.csv"], write("f", ""), "f is no folder): give another file"),
+        (["before", "after", "--retrieval-set", "no.txt"], nothing, "--retrieval-set no.txt cannot be read"),
+        (["before", "after", "--retrieval-set", "t"], write("t", "\n"), "--retrieval-set t is empty"),
+        (["before", "after", "--retrieval-set", "t"], write("t", "a\nb\na"), "--retrieval-set t has 'a' twice"),
+        (["--load-config", "no.yml"], nothing, "--load-config no.yml is no file"),
+        (["--load-config", "a", "b", "c"], nothing, "--load-config takes one run or two"),
+        (["--load-config", "a.yml"], write("a.yml", "x: 1"), "scene, the scene before the edit, is missing"),
+        (["--load-config", "a.yml", "a.yml"], write("a.yml", "x: 1"), "a.yml is not the config.yml of a csd-edit run"),
+        (["--load-config", "a.yml", "a.yml"], write("a.yml", "x: [1"), "a.yml cannot be loaded"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_message_before_anything_is_written(
+    here: Path,
+    offline: None,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    prepare: Callable[[], object],
+    complaint: str,
+) -> None:
+    prepare()
+    there = sorted(here.iterdir())
+    assert main(["metrics", *arguments]) == 2
+    text = said(capsys)
+    assert complaint in text and text.count("csd: error:") == 1
+    assert sorted(here.iterdir()) == there
+
+
+def test_folders_of_other_names_are_told_to_be_paired_in_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in Path("after").iterdir():
+        file.rename(file.with_name(f"edited_{file.name}"))
+    assert main(["metrics", "before", "after", "--metrics", "lpips", "--lpips", "st-lpips"]) == 0
+    assert "compared in their order: 0 with edited_0, ... 2 with edited_2." in said(capsys)
+
+
+def test_explain_needs_no_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "--explain"]) == 0
+    text = capsys.readouterr().out
+    assert "clip-direction\nCLIP directional similarity" in text and "Heusel et al. 2017" in text
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["metrics", "--help"])
+    assert end.value.code == 0
+    text = capsys.readouterr().out
+    flags = "load-config views metrics source-text target-text truth clip clip-weights lpips inception retrieval-set"
+    assert all(f"--{flag}" in text for flag in [*flags.split(), "explain", "json", "csv"])
+
+
+def test_default_model_of_the_help_is_that_of_the_code() -> None:
+    from csd_nerf.metrics.openclip import MODEL
+
+    assert MODEL in Path("csd_nerf/metrics_command.py").resolve().read_text() if Path("csd_nerf").is_dir() else MODEL
