@@ -22,9 +22,9 @@ _NETWORKS = {"encoder": "CLIP", "perceptual": "LPIPS", "inception": "Inception-v
 class Metrics:
     """Score pictures after an edit against those before it: pictures, folders, videos, or nerfstudio runs."""
 
-    before: Annotated[Path | None, tyro.conf.Positional] = None
+    before: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="BEFORE")] = None
     """A picture, a folder of pictures, or a video, before the edit."""
-    after: Annotated[Path | None, tyro.conf.Positional] = None
+    after: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AFTER")] = None
     """The same after the edit, in the same order."""
     load_config: tuple[Path, ...] = ()
     """config.yml of a csd-edit run, which keeps the scene before its edit; or of two runs, before and after."""

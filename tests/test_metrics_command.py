@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from csd_nerf.cli import main
 from csd_nerf.images.writing import to_pil, write_video
+from csd_nerf.metrics.openclip import MODEL
 from tests.metrics.fake_encoder import plain
 from tests.metrics.tiny_clip import NAME, make_tiny_clip
 
@@ -196,9 +199,21 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     flags = "load-config views metrics source-text target-text truth clip clip-weights lpips inception retrieval-set"
     assert all(f"--{flag}" in text for flag in [*flags.split(), "explain", "json", "csv"])
+    assert "BEFORE" in text and "AFTER" in text
 
 
-def test_default_model_of_the_help_is_that_of_the_code() -> None:
-    from csd_nerf.metrics.openclip import MODEL
+def test_the_help_names_the_default_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["metrics", "--help"])
+    assert MODEL in capsys.readouterr().out
 
-    assert MODEL in Path("csd_nerf/metrics_command.py").resolve().read_text() if Path("csd_nerf").is_dir() else MODEL
+
+def test_the_command_line_is_light() -> None:
+    """Its help must not wait for libraries that take seconds to import."""
+    code = (
+        "import sys, csd_nerf.cli\n"
+        "heavy = {'torch', 'nerfstudio', 'open_clip', 'lpips', 'stlpips_pytorch', 'torch_fidelity', 'cv2', 'av'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

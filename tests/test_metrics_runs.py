@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from csd_nerf.cli import main
 from csd_nerf.images.writing import to_pil
@@ -58,7 +58,6 @@ def ground(run: EditRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[EditPipeli
         return {FieldHeadNames.DENSITY: density(positions), FieldHeadNames.RGB: paint}
 
     monkeypatch.setattr(model, "density_fns", [density])
-    monkeypatch.setattr(nn.Module, "__call__", nn.Module.__call__)
     monkeypatch.setattr(model.field, "forward", field)
     monkeypatch.setattr(model.proposal_sampler, "num_proposal_samples_per_ray", (256,))
     monkeypatch.setattr(model.proposal_sampler, "num_nerf_samples_per_ray", 128)
@@ -85,11 +84,11 @@ def test_warp_error_of_a_painted_plane_is_small(ground: EditPipeline):
     geometry = views.loaded.views
     below = geometry.depths < 8  # the horizon has no surface
     error = warp_error_3d(views.images, geometry, pairs=views.neighbours, mask=below).mean
-    assert error < 0.01
+    assert error < 0.003 and below.float().mean() > 0.5
     for name, factor in (("depths", 1.1), ("intrinsics", torch.tensor([1.3, 1.3, 1, 1]))):
         wrong = {**vars(geometry), name: getattr(geometry, name) * factor}
         off = warp_error_3d(views.images, type(geometry)(**wrong), pairs=views.neighbours, mask=below, tolerance=1.0)
-        assert off.mean > 2 * error, name
+        assert off.mean > 5 * error, name
 
 
 def test_before_and_after_of_one_run(run: EditRun):
@@ -106,7 +105,7 @@ def test_views_are_counted_while_they_are_rendered(run: EditRun):
     _, after = read_runs([run.config_path], "training", lambda done, total: steps.append((done, total)))
     assert not steps, "nothing is rendered before it is asked for"
     assert len(after.images) == len(after) == 11 and steps == [(i + 1, 11) for i in range(11)]
-    assert after.neighbours == [(i, i + 1) for i in range(10)] or len(after.neighbours) >= 6
+    assert {abs(a - b) for a, b in after.neighbours} <= {1, 10}, "on an orbit, the last is beside the first"
 
 
 def test_held_out_views_that_do_not_exist(tmp_path: Path):

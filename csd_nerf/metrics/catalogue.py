@@ -83,7 +83,8 @@ class Metric:
         paragraphs = [text for text in paragraphs if not text.startswith(("Raises", "Args:"))]
         if self.network == "encoder":
             paragraphs.append(
-                "E_I and E_T are CLIP's encoders of pictures and texts; <a, b> of unit vectors, a cosine."
+                "E_I and E_T are CLIP's encoders of pictures and texts (Radford et al. 2021), of unit length; <a, b> "
+                "is their inner product."
             )
         return "\n\n".join(paragraphs)
 

@@ -27,8 +27,8 @@ def pictures(images: Float[Tensor, "n 3 h w"], name: str = "X", kind: Kind = "pi
 
 
 def compared(before: Sequence[Any], after: Sequence[Any], size: int = 32, kind: Kind = "pictures", **more: Any) -> Any:
-    sets = (pictures(plain(*c, size=size), n, kind) for c, n in ((before, "BEFORE a"), (after, "AFTER b")))
-    return Comparison(*sets, **more)
+    first, second = (pictures(plain(*c, size=size), n, kind) for c, n in ((before, "BEFORE a"), (after, "AFTER b")))
+    return Comparison(first, second, **more)
 
 
 def fakes() -> Models:
@@ -118,8 +118,8 @@ def test_warp_of_a_video_and_of_views():
     assert scores(video, "warp") == {("warp", "after"): pytest.approx(0.3), ("warp", "before"): pytest.approx(0)}
     pose = torch.eye(4)[None, :3].expand(3, -1, -1)
     views = PinholeViews(pose, torch.tensor([[30.0, 30, 16, 16]]).expand(3, -1), torch.ones(3, 32, 32))
-    made = [pictures(one, kind="views", views=views, neighbours=[(0, 1)]) for one in (noise * 0.5, brighter)]
-    comparison = Comparison(*made, target_text="red")
+    before, after = (pictures(one, kind="views", views=views, neighbours=[(0, 1)]) for one in (noise * 0.5, brighter))
+    comparison = Comparison(before, after, target_text="red")
     assert scores(comparison, "warp")["warp", "after"] == pytest.approx(0.3, abs=1e-5)
     assert scores(comparison, "clip-depth")["clip-depth", "after"] == pytest.approx(3**-0.5), "white and red"
 
