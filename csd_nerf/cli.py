@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
+from csd_nerf.bench_command import Bench
 from csd_nerf.metrics_command import Metrics
 
 _console = Console(stderr=True)
@@ -158,6 +159,7 @@ class Csd:
         Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Prior, tyro.conf.subcommand("prior")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
+        | Annotated[Bench, tyro.conf.subcommand("bench")]
     ) = field(default_factory=Demo)
 
 

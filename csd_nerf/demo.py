@@ -172,32 +172,20 @@ def _flight(pipeline: "object", toy: bool, on_frame: Callable[[int, int], None])
 def _true_edits(prompt: str) -> list[tuple[str, Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]]:
     """Every true answer to an instruction on the held-out views; none if the toy world does not know it."""
     from csd_nerf.toyworld.demo_data import demo_cameras
-    from csd_nerf.toyworld.edits import edit_from_instruction
+    from csd_nerf.toyworld.edits import possible_edits
     from csd_nerf.toyworld.render import Renderer
-    from csd_nerf.toyworld.scene import Hat, demo_scene
+    from csd_nerf.toyworld.scene import demo_scene
 
     scene = demo_scene()
-    renderer = Renderer(demo_cameras(held_out=True))
     try:
-        # What an instruction leaves open is drawn from a seed; this many draws meet each of 24 hats.
-        edits = {edit_from_instruction(prompt, scene, draw) for draw in range(400)}
+        edits = possible_edits(prompt, scene)
     except ValueError:
         return []
-    except KeyError as error:
-        _say(f"no ground truth: {error}")
-        return []
+    if any(edit.kind == "painting" for edit in edits):
+        return []  # needs style networks that are not part of this package
+    renderer = Renderer(demo_cameras(held_out=True))
     source = renderer.render(scene)
-    answers = []
-    for edit in sorted(edits, key=str):
-        said = [
-            f"{value.colour} {value.kind}" if isinstance(value, Hat) else str(value)
-            for name, value in edit.changes
-            if name in ("hat", "colour", "material")
-        ]
-        if edit.kind == "painting":
-            return []  # needs style networks that are not part of this package
-        answers.append((" ".join(said) or edit.kind, renderer.edited(scene, edit), source))
-    return answers
+    return [(edit.meaning, renderer.edited(scene, edit), source) for edit in edits]
 
 
 def _nearest(
@@ -227,9 +215,10 @@ def _compare(truth: _Truth, before: list[Tensor], after: list[Tensor]) -> dict[s
 
 
 def _colour_spread(images: Float[Tensor, "n 3 h w"], region: Tensor) -> float:
-    """Standard deviation over views of the region's mean colour, averaged over channels."""
-    means = [image[:, mask].mean(dim=1) for image, mask in zip(images, region, strict=True) if mask.any()]
-    return float(torch.stack(means).std(dim=0).mean()) if len(means) > 1 else 0.0
+    """See `metrics.colour_spread`; 0 where fewer than two views show the region."""
+    from csd_nerf.metrics import colour_spread
+
+    return colour_spread(images, region).mean if region.flatten(1).any(dim=1).sum() > 1 else 0.0
 
 
 def _psnr(images: Sequence[Tensor], references: Sequence[Tensor]) -> float:

@@ -55,6 +55,16 @@ class Edit:
     style: str | None = None
     """A name in `STYLES`, `PHOTO_STYLES` or `PAINTINGS`."""
 
+    @property
+    def meaning(self) -> str:
+        """What it came to mean, in words: `blue top hat`, `stone`, `snow`."""
+        said = [
+            f"{value.colour} {value.kind}" if isinstance(value, Hat) else str(value)
+            for name, value in self.changes
+            if name in ("hat", "colour", "material")
+        ]
+        return " ".join(said) or self.kind
+
     def scene(self, scene: Scene) -> Scene:
         """The scene after the edit."""
         return replace(scene, **dict(self.changes))
@@ -201,3 +211,13 @@ def edit_from_instruction(instruction: str, scene: Scene, seed: int = 0) -> Edit
         f"no toy-world edit for '{instruction}'; known are, with their paraphrases: {known}; "
         f"objects: {', '.join(OBJECT_NAMES)}"
     )
+
+
+def possible_edits(instruction: str, scene: Scene) -> list[Edit]:
+    """Everything that an instruction can mean, in a fixed order: one edit, or several where it leaves something open.
+
+    Raises:
+        ValueError: the instruction is none the toy world knows.
+    """
+    # What is left open is drawn from a seed; this many draws meet each of 24 hats.
+    return sorted({edit_from_instruction(instruction, scene, draw) for draw in range(400)}, key=str)

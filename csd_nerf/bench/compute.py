@@ -1,0 +1,222 @@
+"""What a cell computes: from its settings and the files of the cells that it needs, its own files.
+
+scene  data/ (nerfstudio's layout), scene/step-*.ckpt, before/00000.png ... (held-out views), result.json
+truth  truths.npz (every true edit of the held-out views, and the source), result.json
+edit   after/00000.png ... (held-out views), result.json
+"""
+
+import io
+import json
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from csd_nerf.bench.scenes import instruction
+from csd_nerf.images.writing import to_pil
+from csd_nerf.toyworld.cameras import Cameras
+from csd_nerf.toyworld.nerf_scene import scene_cameras, write_nerfstudio
+from csd_nerf.toyworld.render import Renderer, to_bytes
+from csd_nerf.toyworld.scene import Scene
+
+if TYPE_CHECKING:
+    from csd_nerf.metrics import PinholeViews
+    from csd_nerf.scenes import EditRun
+    from csd_nerf.scenes.trainer_config import EditTrainerConfig
+
+Files = Mapping[str, bytes]
+"""By path, with `/`."""
+RESULT = "result.json"
+
+
+def compute(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]) -> dict[str, bytes]:
+    """Compute a cell; arguments as in `Cell`, with the files of its `needs` in their order."""
+    started, busy = time.monotonic(), time.process_time()
+    files, result = _KINDS[spec["kind"]](spec, where, inputs)
+    result |= {
+        "seconds": round(time.monotonic() - started, 2),
+        "processor_seconds": round(time.process_time() - busy, 2),  # what it costs, whatever else the machine does
+        "threads": torch.get_num_threads(),
+        "machine": platform.machine() + (", CUDA" if torch.cuda.is_available() else ""),
+        "torch": torch.__version__,
+    }
+    return {**files, RESULT: json.dumps(result, indent=1).encode()}
+
+
+def _compute_scene(
+    spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Render the photos and train on them."""
+    from csd_nerf.scenes import run_edit
+
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "data"
+        write_nerfstudio(
+            data, scene_of(spec), count=spec["views"], test_count=spec["held_out"], size=spec["size"], seed=0
+        )
+        # The scene is kept as it is before its first edit. A run without any edit does not exist, so that it has the
+        # smallest one: one view, one step.
+        run = run_edit(
+            data,
+            "make it red",
+            output_dir=Path(folder) / "runs",
+            prior=where["prior"],
+            scene_steps=spec["steps"],
+            edit_steps=1,
+            max_num_iterations=1,
+            timestamp="scene",
+            configure=lambda config: setattr(config.pipeline, "edit_batch_size", 1),
+        )
+        photos, renders = _held_out(run, run.scene_checkpoint)
+        error = float((photos - renders).square().mean())
+        files = {f"data/{path.relative_to(data).as_posix()}": path.read_bytes() for path in _files(data)}
+        files |= {f"scene/{run.scene_checkpoint.name}": run.scene_checkpoint.read_bytes()}
+        return files | _pictures("before", renders), {"PSNR to the photos": -10 * float(np.log10(error))}
+
+
+def _compute_truth(
+    spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Render everything that the instruction can mean."""
+    scene = scene_of(spec)
+    asked = instruction(spec["instruction"], scene)
+    renderer = Renderer(held_out_cameras(spec))
+    truths = [to_bytes(renderer.edited(scene, edit)).numpy() for edit in asked.edits]
+    packed = io.BytesIO()
+    np.savez_compressed(packed, truths=np.stack(truths), source=to_bytes(renderer.render(scene)).numpy())
+    return {"truths.npz": packed.getvalue()}, {"meanings": [edit.meaning for edit in asked.edits]}
+
+
+def _compute_edit(
+    spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Edit the trained scene with one method, and measure it."""
+    from csd_nerf.bench.measure import measure
+
+    base, truth = inputs
+    before, truths, source = read_pictures(base, "before"), *read_truths(truth)
+    result: dict[str, Any] = {"network_samples": 0, "nerf_seconds": 0.0, "edit_seconds": 0.0, "rounds": 0}
+    if spec["settings"] is None:
+        renders = before
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            run = _edit(Path(folder), spec, where, base)
+            renders = _held_out(run, run.checkpoint)[1]
+            result = {
+                "network_samples": network_samples(run),
+                "nerf_seconds": round(run.nerf_seconds, 2),
+                "edit_seconds": round(run.edit_seconds, 2),
+                "rounds": run.rounds,
+            }
+    measured = measure(renders, before, source, truths, _geometry(spec) if spec["ambiguous"] else None)
+    meaning = json.loads(truth[RESULT])["meanings"][measured.nearest]
+    result |= {"measures": measured.measures, "nearest": measured.nearest, "meaning": meaning}
+    return _pictures("after", renders), result
+
+
+_KINDS = {"scene": _compute_scene, "truth": _compute_truth, "edit": _compute_edit}
+
+
+def _edit(folder: Path, spec: Mapping[str, Any], where: Mapping[str, Any], base: Files) -> "EditRun":
+    """The run of a method on the trained scene."""
+    from csd_nerf.scenes import run_edit
+
+    for name, content in base.items():
+        if name.startswith(("data/", "scene/")):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+    def configure(config: "EditTrainerConfig") -> None:
+        for name, value in spec["settings"].items():
+            setattr(config.pipeline, name, value)
+
+    return run_edit(
+        folder / "data",
+        spec["settings"]["prompt"],
+        output_dir=folder / "runs",
+        prior=where["prior"],
+        seed=spec["seed"],
+        max_num_iterations=spec["nerf_steps"],
+        load_dir=folder / "scene",
+        timestamp="edit",
+        configure=configure,
+    )
+
+
+def network_samples(run: "EditRun") -> int:
+    """UNet samples that all rounds of a run have counted."""
+    index = json.loads((run.edits / "edits.json").read_text())
+    return sum(int(entry["network_samples"]) for entry in index["rounds"])
+
+
+def _held_out(run: "EditRun", checkpoint: Path) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
+    """Photos and renders of the views that training never saw."""
+    from csd_nerf.scenes import load_scene
+    from csd_nerf.scenes.showcase import render_compared
+
+    compared = render_compared(load_scene(run.config_path, checkpoint))
+    return torch.stack(compared.photos), torch.stack(compared.renders)
+
+
+def scene_of(spec: Mapping[str, Any]) -> Scene:
+    """The scene of a cell."""
+    return Scene(**{**spec["scene"], "proportions": tuple(spec["scene"]["proportions"])})
+
+
+def held_out_cameras(spec: Mapping[str, Any]) -> Cameras:
+    """The cameras of the views that no training sees."""
+    cameras = scene_cameras(spec["views"], spec["held_out"], spec["size"], seed=0)
+    first = spec["views"]
+    return replace(
+        cameras,
+        camera_to_world=cameras.camera_to_world[first:],
+        azimuth=cameras.azimuth[first:],
+        elevation=cameras.elevation[first:],
+    )
+
+
+def _geometry(spec: Mapping[str, Any]) -> Callable[[int], "PinholeViews"]:
+    from csd_nerf.bench.measure import true_geometry
+
+    scene = scene_of(spec)
+    edits = instruction(spec["instruction"], scene).edits
+    return lambda index: true_geometry(edits[index].scene(scene), held_out_cameras(spec))
+
+
+def read_pictures(files: Files, folder: str) -> Float[Tensor, "n 3 h w"]:
+    """The pictures in a folder of a cell's files, in [0, 1]."""
+    names = sorted(name for name in files if name.startswith(f"{folder}/"))
+    return _unit(np.stack([np.array(Image.open(io.BytesIO(files[name]))) for name in names]))
+
+
+def read_truths(files: Files) -> tuple[Float[Tensor, "k n 3 h w"], Float[Tensor, "n 3 h w"]]:
+    """Every true edit of a truth cell, and the source."""
+    with np.load(io.BytesIO(files["truths.npz"])) as packed:
+        return _unit(packed["truths"]), _unit(packed["source"])
+
+
+def _unit(pictures: np.ndarray) -> Float[Tensor, "*n 3 h w"]:
+    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
+
+
+def _pictures(folder: str, images: Float[Tensor, "n 3 h w"]) -> dict[str, bytes]:
+    files = {}
+    for index, image in enumerate(images):
+        encoded = io.BytesIO()
+        to_pil(image).save(encoded, "PNG")
+        files[f"{folder}/{index:05d}.png"] = encoded.getvalue()
+    return files
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,133 @@
+"""What is compared: a method is a set of pipeline settings, and how it spends a budget.
+
+Every method gets the same number of UNet samples and of NeRF steps, as nearly as its step size allows; what it has used
+is counted by the run itself and stands in the report. `samples_per_step` is what a view costs in one step:
+
+    5   score of three branches (text and image, image, none) less a source branch of two (CSD-Edit; no SVGD)
+    3   the score alone, injected noise subtracted (random noise; SDS), or one step of sampling InstructPix2Pix
+    4   score and source score of two branches each, text guidance only (DDS)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REFERENCE = "csd-edit"
+"""The method that the others are compared with."""
+UNEDITED = "unedited"
+"""No method: the scene as it was trained on the photos, which shows what doing nothing would score."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each method may spend on one edit of one scene."""
+
+    nerf_steps: int
+    """NeRF steps after the scene was trained on its photos."""
+    samples_per_view: int
+    """UNet samples per training view, in all."""
+    rounds: int
+    """Rounds of the methods that edit in rounds."""
+    batch: int
+    """Views in such a round, at most."""
+    views: int
+    """Training views."""
+
+    @property
+    def samples(self) -> int:
+        """UNet samples in all."""
+        return self.samples_per_view * self.views
+
+    @property
+    def views_in_round(self) -> int:
+        """Views that a round edits: a pass is cut into rounds of equal size."""
+        return -(-self.views // -(-self.views // min(self.batch, self.views)))
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the tables."""
+
+    name: str
+    about: str
+    """For the report's legend."""
+    samples_per_step: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the pipeline's configuration."""
+    pace: Callable[["Method", Budget], dict[str, Any]] = field(default=lambda method, budget: {})
+    """Settings that spend a budget."""
+    captions: bool = False
+    """Whether it is told captions of the scene before and after the edit, not an instruction."""
+
+    def spend(self, budget: Budget) -> dict[str, Any]:
+        """All pipeline settings of this method under a budget."""
+        return {**self.settings, **self.pace(self, budget)}
+
+
+def in_rounds(method: Method, budget: Budget) -> dict[str, Any]:
+    """The budget's rounds, evenly over the NeRF steps; what is left to choose is the number of steps in each."""
+    every = -(-budget.nerf_steps // budget.rounds)
+    rounds = -(-budget.nerf_steps // every)
+    steps = budget.samples / (rounds * budget.views_in_round * method.samples_per_step)
+    return {
+        "edit_every": every,
+        "edit_batch_size": budget.views_in_round,
+        "edit_steps": max(1, round(steps)),
+        "t_max_rounds": rounds,
+    }
+
+
+def at_once(method: Method, budget: Budget) -> dict[str, Any]:
+    """One round of all views before the first NeRF step: the training views are edited once and stay so."""
+    return {
+        "edit_every": budget.nerf_steps + 1,
+        "edit_batch_size": budget.views,
+        "edit_steps": max(1, round(budget.samples_per_view / method.samples_per_step)),
+    }
+
+
+def one_by_one(method: Method, budget: Budget) -> dict[str, Any]:
+    """One view every few NeRF steps (Haque et al. 2023), as often as the budget allows at 20 sampling steps an edit."""
+    wanted = max(1, round(budget.samples / (20 * method.samples_per_step)))
+    every = max(1, round(budget.nerf_steps / wanted))
+    edits = -(-budget.nerf_steps // every)
+    return {
+        "edit_every": every,
+        "edit_batch_size": 1,
+        "edit_steps": max(1, round(budget.samples / (edits * method.samples_per_step))),
+    }
+
+
+METHODS: dict[str, Method] = {
+    method.name: method
+    for method in (
+        Method(UNEDITED, "the scene trained on its photos, which every method starts from", 0),
+        Method(REFERENCE, "this project's method: RBF kernel, source score subtracted, shared noise", 5, {}, in_rounds),
+        Method(
+            "independent-noise",
+            "csd-edit, each view with noise of its own",
+            5,
+            {"noise": "independent"},
+            in_rounds,
+        ),
+        Method("no-svgd", "csd-edit without the kernel (CSD Figure 6)", 5, {"kernel": "independent"}, in_rounds),
+        Method("random-noise", "csd-edit, noise subtracted (CSD Figure 6)", 3, {"baseline": "noise"}, in_rounds),
+        Method(
+            "sds",
+            "score distillation of each view alone (Poole et al. 2023)",
+            3,
+            {"kernel": "independent", "baseline": "noise", "noise": "independent"},
+            in_rounds,
+        ),
+        Method("dds", "delta denoising score of captions (Hertz et al. 2023)", 4, {"editor": "dds"}, in_rounds, True),
+        Method("ip2p", "each photo edited once by sampling (Brooks et al. 2023)", 3, {"editor": "ip2p"}, at_once),
+        Method("in2n", "iterative dataset update (Haque et al. 2023)", 3, {"editor": "in2n"}, one_by_one),
+    )
+}
+"""All methods by name, in the order of the report."""
+QUICK = (UNEDITED, REFERENCE, "no-svgd", "sds", "ip2p", "in2n")
+
+
+def unknown_settings(method: Method, known: set[str]) -> list[str]:
+    """Settings of a method that this installation's pipeline does not have."""
+    return sorted(set(method.settings) - known)

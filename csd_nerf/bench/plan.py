@@ -1,0 +1,239 @@
+"""Which cells a benchmark has. A cell's key is a hash of everything that decides its result."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import csd_nerf
+from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method, unknown_settings
+from csd_nerf.bench.scenes import Instruction, instruction, source_caption, target_caption
+from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
+
+CELL_FORMAT = 1
+"""Raise it when `compute` or `measure` change what they give for the same settings."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Sizes and budgets that all cells of a benchmark share."""
+
+    scene_steps: int
+    """NeRF steps on the photos, once for each scene."""
+    budget: Budget
+    held_out: int = 8
+    """Views that no training sees; they are measured."""
+    size: int = 64
+    """Pixels along a side."""
+
+
+FULL = Protocol(1000, Budget(nerf_steps=700, samples_per_view=600, rounds=4, batch=16, views=32))
+"""The budget of csd-edit-lite."""
+QUICK = Protocol(600, Budget(nerf_steps=240, samples_per_view=300, rounds=3, batch=16, views=16))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One computation."""
+
+    spec: Mapping[str, Any]
+    """What decides its result, in JSON's types; `compute` needs nothing else but the results of `needs`."""
+    needs: tuple[str, ...] = ()
+    """Keys of cells whose results it takes."""
+    where: Mapping[str, Any] = field(default_factory=dict)
+    """What may differ without another result: where the prior's folder is on this machine."""
+    label: str = ""
+    """For people."""
+    name: str = ""
+    """Of an edit: the instruction's name, which is the same for all scenes."""
+
+    @property
+    def kind(self) -> Literal["scene", "truth", "edit"]:
+        """What it computes."""
+        return self.spec["kind"]
+
+    @property
+    def key(self) -> str:
+        """Hash of `spec` and `needs`."""
+        text = json.dumps([self.spec, self.needs], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be computed."""
+
+    protocol: Protocol
+    cells: tuple[Cell, ...]
+    """Those that others need come first; whole scenes one after the other."""
+    prior: str
+    left_out: tuple[str, ...] = ()
+    """What could not be planned, and why."""
+
+    def edits(self) -> list[Cell]:
+        """The cells that the tables are made of."""
+        return [cell for cell in self.cells if cell.kind == "edit"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the user asks for; checked by `make_plan`."""
+
+    scenes: tuple[int, ...]
+    instructions: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...] = (0,)
+    guidance: tuple[float | None, ...] = (None,)
+    """Guidance scales; None is the method's default."""
+    prior: str = "toy"
+    named: bool = True
+    """Whether the user named the methods: then none may be left out."""
+
+
+def make_plan(choice: Choice, protocol: Protocol) -> Plan:
+    """All cells of a benchmark. Raises `ValueError`, naming the flag, before anything is computed."""
+    _check(choice)
+    methods, left_out = _possible(choice)
+    made: list[Cell] = []
+    prior = weights_hash(choice.prior)
+    for seed in choice.scenes:
+        scene = scene_from_seed(seed)
+        shared = {"format": CELL_FORMAT, "scene": asdict(scene), "size": protocol.size}
+        shared |= {"views": protocol.budget.views, "held_out": protocol.held_out}
+        base = Cell(
+            {"kind": "scene", **shared, "steps": protocol.scene_steps, "configuration": _configuration()},
+            where={"prior": choice.prior},
+            label=f"scene {seed}",
+        )
+        made.append(base)
+        for name in choice.instructions:
+            asked = instruction(name, scene)
+            truth = Cell({"kind": "truth", **shared, "instruction": asked.text}, label=f"truth {seed} {asked.text}")
+            made.append(truth)
+            for method in methods:
+                if method.captions and target_caption(scene, asked) is None:
+                    left_out.append(f"{method.name} with '{asked.text}': no caption leaves it open")
+                    continue
+                made += _edits(method, scene, asked, (base, truth), choice, protocol, prior)
+    unique = {cell.key: cell for cell in made}
+    return Plan(protocol, tuple(unique.values()), f"{choice.prior} ({prior})", tuple(dict.fromkeys(left_out)))
+
+
+def _edits(
+    method: Method,
+    scene: Scene,
+    asked: Instruction,
+    inputs: tuple[Cell, Cell],
+    choice: Choice,
+    protocol: Protocol,
+    prior: str,
+) -> list[Cell]:
+    """One method's cells for one instruction."""
+    base, truth = inputs
+    about = {
+        **{name: base.spec[name] for name in ("format", "scene", "size", "views", "held_out")},
+        "kind": "edit",
+        "method": method.name,
+        "instruction": asked.text,
+        "ambiguous": asked.ambiguous,
+    }
+    needs = (base.key, truth.key)
+    label = f"{scene.seed} {asked.text}: {method.name}"
+    if method.name == UNEDITED:
+        return [Cell({**about, "seed": 0, "guidance": None, "settings": None}, needs, {}, label, asked.name)]
+    settings = {**method.spend(protocol.budget), "prompt": asked.text}
+    if method.captions:
+        settings |= {"prompt": target_caption(scene, asked), "source_prompt": source_caption(scene)}
+    made = []
+    for seed in choice.seeds:
+        for scale in choice.guidance:
+            chosen = settings | ({} if scale is None else {"guidance_scale": scale})
+            spec = {**about, "seed": seed, "guidance": scale, "settings": chosen, "prior": prior}
+            spec |= {"nerf_steps": protocol.budget.nerf_steps, "configuration": _configuration()}
+            said = label + ("" if scale is None else f", guidance {scale:g}") + (f", seed {seed}" if seed else "")
+            made.append(Cell(spec, needs, {"prior": choice.prior}, said, asked.name))
+    return made
+
+
+def with_guidance(choice: Choice, scales: Sequence[float]) -> Choice:
+    """The same benchmark at given guidance scales. Raises `ValueError` for a scale that cannot work."""
+    for scale in scales:
+        if not 0 < scale < 1000:
+            raise ValueError(f"--sweep {scale:g}: give guidance scales above 0 (the paper has 3 5 7.5 10)")
+    return replace(choice, guidance=tuple(dict.fromkeys(scales)))
+
+
+def _check(choice: Choice) -> None:
+    for flag, chosen in (
+        ("--scenes", choice.scenes),
+        ("--instructions", choice.instructions),
+        ("--methods", choice.methods),
+        ("--seeds", choice.seeds),
+    ):
+        if not chosen:
+            raise ValueError(f"{flag} is empty: give at least one, or leave the flag out")
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"{flag} names one twice: {' '.join(map(str, chosen))}")
+    for seed in choice.scenes:
+        if seed < HELD_OUT_SEEDS:
+            raise ValueError(
+                f"--scenes {seed} may be a scene that the prior was trained on: give seeds from {HELD_OUT_SEEDS} on"
+            )
+    for name in choice.methods:
+        if name not in METHODS:
+            raise ValueError(f"--methods {name} is unknown: choose from {', '.join(METHODS)}")
+    for seed in choice.seeds:
+        if seed < 0:
+            raise ValueError(f"--seeds {seed}: give 0 or more")
+
+
+def _possible(choice: Choice) -> tuple[list[Method], list[str]]:
+    from csd_nerf.scenes.edit_options import EditPipelineConfig
+
+    known = {entry.name for entry in fields(EditPipelineConfig)}
+    possible, left_out = [], []
+    for method in METHODS.values():
+        if method.name not in choice.methods:
+            continue
+        if missing := unknown_settings(method, known):
+            reason = f"this installation's pipeline has no --pipeline.{missing[0].replace('_', '-')}"
+            if choice.named:
+                raise ValueError(f"--methods {method.name}: {reason}; take another method")
+            left_out.append(f"{method.name}: {reason}")
+        else:
+            possible.append(method)
+    return possible, left_out
+
+
+@lru_cache
+def _configuration() -> str:
+    """Hash of csd-edit-lite's defaults: a changed default is another experiment."""
+    from csd_nerf.scenes.edit_config import lite_config
+
+    config = lite_config()
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(config.pipeline) + repr(config.optimizers))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@lru_cache
+def weights_hash(prior: str) -> str:
+    """Hash of a prior's files: `toy`, or a local folder. A hub id stands for itself."""
+    from csd_nerf.priors.registry import toy_folder
+
+    folder = toy_folder() if prior == "toy" else Path(prior)
+    if not folder.is_dir():
+        return prior
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.suffix in (".safetensors", ".json", ".txt") and path.is_file():
+            digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def package_version() -> str:
+    """Version of this package, for the report."""
+    return csd_nerf.__version__

@@ -1,0 +1,241 @@
+"""The tables: Markdown for people, CSV with every cell."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from csd_nerf.bench.measure import LOWER_IS_BETTER
+from csd_nerf.bench.methods import METHODS, REFERENCE, UNEDITED
+from csd_nerf.bench.plan import Cell, Plan
+from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_difference
+from csd_nerf.bench.store import Store
+
+DETERMINISTIC = ("PSNR", "SSIM", "LPIPS", "ST-LPIPS", "change outside", "edit strength")
+AMBIGUOUS = ("colour spread", "warp error", "edit strength", "PSNR", "change outside")
+_DIGITS = {"PSNR": 2, "edit strength": 2}
+Key = tuple[int, str, int]
+"""Scene, instruction's name, seed."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One edit cell and what came of it."""
+
+    cell: Cell
+    result: Mapping[str, Any] | None
+    """None if it is missing."""
+
+    @property
+    def key(self) -> Key:
+        """What is compared with what."""
+        return self.cell.spec["scene"]["seed"], self.cell.name, self.cell.spec["seed"]
+
+    @property
+    def method(self) -> str:
+        """Its method."""
+        return self.cell.spec["method"]
+
+    def value(self, measure: str) -> float | None:
+        """A measure, or `samples per view`, or `seconds` of editing and NeRF steps; None where there is none."""
+        if self.result is None:
+            return None
+        if measure == "samples per view":
+            return self.result["network_samples"] / self.cell.spec["views"]
+        if measure == "seconds":
+            return self.result["nerf_seconds"] + self.result["edit_seconds"]
+        return self.result["measures"].get(measure)
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says about itself."""
+
+    command: str
+    commit: str
+    date: str
+    machine: str
+    notes: tuple[str, ...] = field(default=())
+
+
+def rows_of(plan: Plan, store: Store) -> list[Row]:
+    """All edit cells of a plan with their results."""
+    return [Row(cell, store.result(cell)) for cell in plan.edits()]
+
+
+def values(rows: Sequence[Row], method: str, measure: str, seeds: Sequence[int]) -> dict[Key, float]:
+    """A measure of one method by scene, instruction and seed; the unedited scene stands for every seed."""
+    found: dict[Key, float] = {}
+    for row in rows:
+        value = row.value(measure)
+        if row.method != method or value is None:
+            continue
+        scene, name, seed = row.key
+        for one in seeds if method == UNEDITED else (seed,):
+            found[scene, name, one] = value
+    return found
+
+
+def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[str, str]) -> str:
+    """The whole report."""
+    budget, protocol = plan.protocol.budget, plan.protocol
+    scenes = sorted({row.key[0] for row in rows})
+    lines = [
+        "# Edits of toy scenes against their true edits",
+        "",
+        f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}. Prior {plan.prior}.",
+        "",
+        f"{len(scenes)} scenes that the prior's training never saw (seeds {', '.join(map(str, scenes))}), "
+        f"{budget.views} training views of {protocol.size} x {protocol.size} pixels each. A scene is trained on its "
+        f"photos once ({protocol.scene_steps} NeRF steps) and every method goes on from there, with "
+        f"{budget.nerf_steps} NeRF steps and {budget.samples_per_view} UNet samples per training view, as nearly as "
+        f"its step size allows. Measured on {protocol.held_out} views that no training saw. Mean over scenes with the "
+        "95 % bootstrap interval over scenes (10,000 resamples)" + _few(len(scenes)) + ".",
+        "",
+    ]
+    missing = [row for row in rows if row.result is None]
+    if missing:
+        lines += [f"**{len(missing)} of {len(rows)} cells are missing**; run the command again to compute them.", ""]
+        lines += [f"- {row.cell.label}{_why(failures, row.cell)}" for row in missing[:12]]
+        lines += [f"- and {len(missing) - 12} more"] * (len(missing) > 12) + [""]
+    for title, measures, ambiguous in (
+        ("Deterministic instructions", DETERMINISTIC, False),
+        ("Ambiguous instructions", AMBIGUOUS, True),
+    ):
+        group = [row for row in rows if row.cell.spec["ambiguous"] == ambiguous]
+        if group:
+            lines += [f"## {title}", "", _instructions(group), "", *_table(group, measures), ""]
+            lines += [f"Difference to {REFERENCE}, paired within scenes:", "", *_differences(group, measures), ""]
+    lines += ["## What the columns are", "", *_legend(rows), "", "## Methods", ""]
+    used = [name for name in METHODS if any(row.method == name for row in rows)]
+    lines += [f"- **{name}**: {METHODS[name].about}." for name in used]
+    lines += [f"- Left out: {text}." for text in plan.left_out] + [f"- {text}." for text in about.notes]
+    return "\n".join(lines) + "\n"
+
+
+def _few(scenes: int) -> str:
+    return "; of so few scenes it is too narrow" if scenes < 5 else ""
+
+
+def _why(failures: Mapping[str, str], cell: Cell) -> str:
+    said = failures.get(cell.key, "").strip().splitlines()
+    return f": {said[-1]}" if said else ""
+
+
+def _instructions(group: Sequence[Row]) -> str:
+    texts: dict[str, list[str]] = {}
+    for row in group:
+        texts.setdefault(row.cell.name, []).append(row.cell.spec["instruction"])
+    return "; ".join(
+        f'{name}: "' + '", "'.join(dict.fromkeys(said)) + '"' if name not in said else f'"{name}"'
+        for name, said in texts.items()
+    )
+
+
+def _present(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
+    return [name for name in measures if any(row.value(name) is not None for row in group)]
+
+
+def _table(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
+    names = _present(group, measures)
+    lines = [
+        "| method | "
+        + " | ".join(f"{name}{_arrow(name)}" for name in names)
+        + " | samples per view | seconds | cells |",
+        "|---|" + "---|" * (len(names) + 3),
+    ]
+    seeds = _seeds(group)
+    for method in METHODS:
+        own = [row for row in group if row.method == method]
+        if not own:
+            continue
+        cells = [_interval(values(own, method, name, seeds), name) for name in names]
+        spent = [_mean(own, name) for name in ("samples per view", "seconds")]
+        done = sum(row.result is not None for row in own)
+        lines.append(f"| {method} | " + " | ".join(cells + spent) + f" | {done}/{len(own)} |")
+    true = {name: f"true {name}" for name in names if any(row.value(f"true {name}") is not None for row in group)}
+    if true:
+        reference = [row for row in group if row.method == REFERENCE] or list(group)
+        method = reference[0].method
+        cells = [_interval(values(reference, method, true[n], seeds), n) if n in true else "" for n in names]
+        lines.append("| *the true edit nearest to " + method + "* | " + " | ".join(cells) + " | | | |")
+    return lines
+
+
+def _differences(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
+    names, seeds = _present(group, measures), _seeds(group)
+    lines = ["| method | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for method in METHODS:
+        if method == REFERENCE or not any(row.method == method for row in group):
+            continue
+        cells = []
+        for name in names:
+            difference = paired_difference(values(group, method, name, seeds), values(group, REFERENCE, name, seeds))
+            cells.append("" if difference is None else _shown(difference, name, signed=True))
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _seeds(group: Sequence[Row]) -> list[int]:
+    return sorted({row.cell.spec["seed"] for row in group if row.method != UNEDITED}) or [0]
+
+
+def _arrow(name: str) -> str:
+    return " (1)" if name == "edit strength" else " ↓" if name in LOWER_IS_BETTER else " ↑"
+
+
+def _interval(found: Mapping[Key, float], name: str) -> str:
+    return _shown(bootstrap(list(by_scene(found).values())), name) if found else ""
+
+
+def _shown(interval: Interval, name: str, signed: bool = False) -> str:
+    form = f"{'+' if signed else ''}.{_DIGITS.get(name, 3)}f"
+    said = f"{interval.mean:{form}}"
+    return said if interval.low is None else f"{said} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def _mean(rows: Sequence[Row], name: str) -> str:
+    found = [value for row in rows if (value := row.value(name)) is not None]
+    return f"{sum(found) / len(found):.0f}" if found else ""
+
+
+def _legend(rows: Sequence[Row]) -> list[str]:
+    said = [
+        "- **PSNR**, **SSIM**: to the true edit; if the instruction is ambiguous, to that nearest to the result.",
+        "- **change outside**: mean absolute difference to the unedited NeRF where the true edit changes nothing; "
+        "empty where it changes everything.",
+        "- **edit strength**: change of the edited part over that of the true edit: 0 is no edit, 1 the true one.",
+        "- **samples per view**: UNet samples that the run counted, per training view. **seconds**: NeRF steps and "
+        "rounds, on the threads of one worker.",
+    ]
+    if any(row.value("ST-LPIPS") is not None for row in rows):
+        said.insert(1, "- **ST-LPIPS** (Ghildyal and Liu 2022) stands in for LPIPS, whose network could not be had.")
+    if any(row.cell.spec["ambiguous"] for row in rows):
+        said += [
+            "- **colour spread**: standard deviation over views of the mean colour of the edited part. **warp error**: "
+            "mean difference of the edited part between neighbouring views, through the surface of the nearest true "
+            "edit. Shading alone gives the true edit more than 0; a method that does nothing keeps the photos' own."
+        ]
+    return said
+
+
+def to_csv(rows: Sequence[Row]) -> str:
+    """Every cell, one a line."""
+    names = sorted({name for row in rows if row.result for name in row.result["measures"]})
+    fixed = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning", "rounds"]
+    spent = ["network_samples", "nerf_seconds", "edit_seconds", "seconds", "processor_seconds", "threads"]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([*fixed, *names, *spent])
+    for row in rows:
+        spec, result = row.cell.spec, row.result or {}
+        guidance = "" if spec["guidance"] is None else spec["guidance"]
+        head = [row.key[0], row.cell.name, spec["instruction"], spec["ambiguous"], row.method, guidance, spec["seed"]]
+        measures = result.get("measures", {})
+        writer.writerow(
+            [*head, row.cell.key, result.get("meaning", ""), result.get("rounds", "")]
+            + ["" if measures.get(name) is None else round(measures[name], 6) for name in names]
+            + [result.get(name, "") for name in spent]
+        )
+    return out.getvalue()

@@ -1,0 +1,148 @@
+"""Runs the cells that are missing, each as soon as what it needs is there, and says how long the rest will take."""
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from csd_nerf.bench.compute import RESULT, compute
+from csd_nerf.bench.engines import Engine
+from csd_nerf.bench.plan import Cell
+from csd_nerf.bench.store import Store
+
+Compute = Callable[..., dict[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a sitting has done."""
+
+    computed: int
+    failed: tuple[Cell, ...]
+    """Cells that failed, and those that needed them."""
+
+
+def run_cells(
+    cells: Sequence[Cell], store: Store, engine: Engine, console: Console, function: Compute = compute
+) -> Outcome:
+    """Compute the cells that the store does not have; those that others need must come before them.
+
+    A cell that fails leaves its error in the store, and those that need it are not tried; all of them are tried again
+    next time. When this is interrupted, whatever was finished is kept. `function` is called as `compute` is.
+    """
+    waiting = [cell for cell in cells if not store.has(cell)]
+    running: dict[str, Cell] = {}
+    failed: dict[str, Cell] = {}
+    estimate = Estimate(engine.slots)
+    for cell in cells:
+        if (result := store.result(cell)) is not None:
+            estimate.add(cell, result["seconds"])
+    by_key = {cell.key: cell for cell in cells}
+    total, computed = len(waiting), 0
+    started = time.monotonic()
+    with _Bar(console, total) as bar:
+        while waiting or running:
+            for cell in [cell for cell in waiting if any(key in failed for key in cell.needs)]:
+                waiting.remove(cell)
+                failed[cell.key] = cell
+            for cell in list(waiting):
+                needed = [by_key[key] for key in cell.needs]
+                if len(running) < engine.slots and all(store.has(one) for one in needed):
+                    waiting.remove(cell)
+                    running[cell.key] = cell
+                    inputs = tuple(store.read(one) for one in needed)
+                    engine.submit(cell.key, function, dict(cell.spec), dict(cell.where), inputs)
+            if not running:
+                continue
+            bar.show(
+                total - len(waiting) - len(running), running.values(), estimate.left([*waiting, *running.values()])
+            )
+            finished = engine.next_finished()
+            cell = running.pop(finished.key)
+            if finished.error is None:
+                store.keep(cell, finished.value)
+                computed += 1
+                seconds = json.loads(finished.value[RESULT])["seconds"]
+                estimate.add(cell, seconds)
+                bar.say(f"{cell.label}: {seconds:.0f} s")
+            else:
+                store.keep_failure(cell, finished.error)
+                failed[cell.key] = cell
+                bar.say(f"{cell.label} FAILED: {finished.error.strip().splitlines()[-1]}")
+    if total:
+        console.print(f"{computed} of {total} cells in {duration(time.monotonic() - started)}", highlight=False)
+    return Outcome(computed, tuple(failed.values()))
+
+
+@dataclass
+class Estimate:
+    """Time that cells take, from those that are done: a cell's like are those of its kind and method."""
+
+    slots: int
+    """Cells at the same time."""
+    _seconds: dict[tuple[str, Any], list[float]] = field(default_factory=dict)
+
+    def add(self, cell: Cell, seconds: float) -> None:
+        """Learn from a cell that is done."""
+        self._seconds.setdefault(_like(cell), []).append(seconds)
+
+    def left(self, cells: Sequence[Cell]) -> float | None:
+        """Seconds until `cells` are done, those that run counted in full; None while nothing like any is known."""
+        if not self._seconds:
+            return None
+        edits = [statistics.median(values) for (kind, _), values in self._seconds.items() if kind == "edit"]
+        total = 0.0
+        for cell in cells:
+            values = self._seconds.get(_like(cell))
+            if values is None and cell.kind == "edit" and not edits:
+                return None
+            total += statistics.median(values) if values else statistics.mean(edits or [0.0])
+        return total / self.slots
+
+
+def _like(cell: Cell) -> tuple[str, Any]:
+    return cell.kind, cell.spec.get("method")
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min` or `2 h 5 min`."""
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class _Bar:
+    """Cells done, what is running, and the time left; a line for each cell that ends."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console = console
+        columns = (BarColumn(), TextColumn("{task.completed}/{task.total} cells"), TextColumn("{task.fields[state]}"))
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self._bar.add_task("cells", total=total, state="")
+        self._total, self._left = total, ""
+
+    def __enter__(self) -> "_Bar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, done: int, running: Any, seconds: float | None) -> None:
+        """Redraw."""
+        self._left = "estimating the time" if seconds is None else f"{duration(seconds)} left"
+        names = "; ".join(cell.label for cell in running)
+        self._bar.update(self._task, completed=done, state=f"{self._left}  {names}"[:90].replace("[", "("))
+        self._done = done
+
+    def say(self, message: str) -> None:
+        """Print one line above the bar."""
+        self._console.print(
+            f"({self._done + 1}/{self._total}) {message}  ({self._left})", markup=False, highlight=False, soft_wrap=True
+        )

@@ -1,0 +1,71 @@
+"""Fidelity against consistency over guidance scales, in the shape of CSD Figures 4 and 6.
+
+The paper plots CLIP directional similarity (fidelity) over CLIP image similarity (consistency with the source). Here
+the truth is known: fidelity is the PSNR to the (nearest) true edit, consistency for deterministic instructions that the
+unedited region stays as it was, for ambiguous ones that views agree on the colour of the edited part. Both axes are
+turned so that up and to the right is better, as in the paper.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from csd_nerf.bench.methods import METHODS
+from csd_nerf.bench.report import Row, values
+from csd_nerf.bench.statistics import by_scene
+
+_PANELS = (
+    (False, "change outside", "unedited region: mean change", "Deterministic instructions"),
+    (True, "colour spread", "edited part: colour spread over views", "Ambiguous instructions"),
+)
+FIDELITY = "PSNR"
+
+
+def curve(rows: Sequence[Row], method: str, measure: str) -> list[tuple[float, float, float]]:
+    """Points (guidance, mean consistency measure, mean fidelity) of a method, over the cells that have both."""
+    points = []
+    scales = sorted({row.cell.spec["guidance"] for row in rows if row.cell.spec["guidance"] is not None})
+    for scale in scales:
+        own = [row for row in rows if row.cell.spec["guidance"] == scale and row.method == method]
+        seeds = [row.cell.spec["seed"] for row in own]
+        x, y = (values(own, method, name, seeds) for name in (measure, FIDELITY))
+        common = x.keys() & y.keys()
+        if common:
+            means = (by_scene({key: found[key] for key in sorted(common)}) for found in (x, y))
+            points.append((scale, *(sum(one.values()) / len(one) for one in means)))
+    return points
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Draw the curves of all methods as a PNG. Raises `ValueError` if no cell is done yet."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = []
+    for ambiguous, measure, label, title in _PANELS:
+        group = [row for row in rows if row.cell.spec["ambiguous"] == ambiguous]
+        curves = {method: points for method in METHODS if (points := curve(group, method, measure))}
+        if curves:
+            panels.append((label, title, curves))
+    if not panels:
+        raise ValueError("no cell of the sweep is done yet")
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 5), squeeze=False)
+    for axis, (label, title, curves) in zip(axes[0], panels, strict=True):
+        for method, points in curves.items():
+            scales, x, y = zip(*points, strict=True)
+            (line,) = axis.plot(x, y, marker="o", label=method, color=f"C{list(METHODS).index(method)}")
+            for scale, a, b in zip(scales, x, y, strict=True):
+                axis.annotate(
+                    f"{scale:g}", (a, b), textcoords="offset points", xytext=(5, 4), fontsize=8, color=line.get_color()
+                )
+        axis.invert_xaxis()
+        axis.set(
+            xlabel=f"{label} (more consistent →)", ylabel="PSNR to the true edit, dB (more faithful →)", title=title
+        )
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.suptitle("Guidance scales along each curve")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
