@@ -16,6 +16,7 @@ from csd_nerf.bench.plan import Cell, Choice, Plan, Protocol, make_plan
 from csd_nerf.bench.store import Store
 
 TINY = Protocol(2, Budget(nerf_steps=2, samples_per_view=20, rounds=2, batch=4, views=4), held_out=3, size=32)
+Inputs = tuple[Mapping[str, bytes], ...]
 HERE = ("unedited", "csd-edit", "no-svgd", "sds")
 """Methods that need nothing but what this package always had."""
 
@@ -35,7 +36,7 @@ def plan_of(*, scenes: int = 3, seeds: tuple[int, ...] = (0,), guidance: tuple[f
     return make_plan(Choice(chosen, ("recolour", "hat"), HERE, seeds, guidance), TINY)
 
 
-def fake(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Mapping[str, bytes], ...]) -> dict[str, bytes]:
+def fake(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> dict[str, bytes]:
     """Says what it was given, and by whom."""
     given = [json.loads(files[RESULT])["number"] for files in inputs]
     result = {
@@ -48,15 +49,13 @@ def fake(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Mappin
     return {RESULT: json.dumps(result).encode(), "folder/picture.png": b"picture"}
 
 
-def slow(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Mapping[str, bytes], ...]) -> dict[str, bytes]:
+def slow(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> dict[str, bytes]:
     """Long enough for two of them to meet."""
     time.sleep(0.3)
     return fake(spec, where, inputs)
 
 
-def broken(
-    spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Mapping[str, bytes], ...]
-) -> dict[str, bytes]:
+def broken(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> dict[str, bytes]:
     """Scene 0 is an error, the edit of scene 1 ends its process, and what is left succeeds."""
     if (spec["kind"], spec["number"]) == ("scene", 0):
         raise SystemExit("csd-edit: no such thing")

@@ -1,0 +1,58 @@
+"""The command, on one real scene that is only just there."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from csd_nerf.cli import main
+from tests.bench.cells import TINY
+from tests.bench.test_schedule import Here
+from tests.tiny_prior import make_tiny_prior
+
+
+def test_a_real_cell_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Scene, truth, an edit; then nothing is left to do, and the report is the same."""
+    prior = make_tiny_prior(tmp_path / "prior")
+    monkeypatch.setattr("csd_nerf.bench.plan.QUICK", TINY)
+    monkeypatch.setattr("csd_nerf.bench.engines.LocalEngine", lambda workers, threads, logs: Here())
+    monkeypatch.setattr("csd_nerf.bench.measure.SMALLEST_FOR_LPIPS", 1000)
+    flags = ["bench", "scenes", "--quick", "--scenes", "1000001", "--instructions", "hat", "--prior", str(prior)]
+    flags += ["--methods", "unedited", "csd-edit", "--output", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    monkeypatch.setattr(sys, "argv", ["csd", *flags])
+    assert main(flags) == 0
+    assert "4 of these cells are to be computed" in capsys.readouterr().err
+    page = (tmp_path / "out/scenes.md").read_text()
+    unedited, edited = csv.DictReader((tmp_path / "out/scenes.csv").open())
+    assert page.startswith("# Edits of toy scenes") and "--scenes 1000001" in page and "missing" not in page
+    assert edited["network_samples"] == str(TINY.budget.samples) == "80" and edited["rounds"] == "2"
+    assert unedited["network_samples"] == "0" and float(unedited["edit strength"]) == 0 < float(edited["edit strength"])
+    assert all(float(edited[name]) > 0 for name in ("PSNR", "SSIM", "colour spread", "warp error", "nerf_seconds"))
+    assert Image.open(tmp_path / "out/scene_1000001.png").height > 4 * 64
+    cells = {json.loads(path.read_text())["kind"]: path.parent for path in tmp_path.glob("work/cells/*/cell.json")}
+    assert len(list((cells["edit"] / "after").iterdir())) == TINY.held_out
+    assert main(flags) == 0
+    assert (tmp_path / "out/scenes.md").read_text() == page and "; 0 of these cells" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--workers", "0"], "--workers 0: give at least 1"),
+        (["--methods", "magic"], "--methods magic is unknown"),
+        (["--scenes", "3"], "--scenes 3 may be a scene that the prior was trained on"),
+        (["--sweep", "0"], "--sweep 0"),
+        (["--output", "{file}/x"], "cannot be made"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_computed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str
+):
+    (tmp_path / "file").touch()
+    given = [flag.replace("{file}", str(tmp_path / "file")) for flag in flags]
+    assert main(["bench", "scenes", "--work", str(tmp_path / "work"), *given]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "work/cells").exists()

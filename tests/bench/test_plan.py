@@ -1,0 +1,162 @@
+"""Which cells there are: scenes nobody chose, instructions with a truth, methods with equal budgets."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from csd_nerf.bench.methods import METHODS, Budget, Method, at_once, in_rounds, one_by_one
+from csd_nerf.bench.plan import FULL, QUICK, Choice, Protocol, make_plan, weights_hash, with_guidance
+from csd_nerf.bench.scenes import (
+    AMBIGUOUS,
+    DETERMINISTIC,
+    INSTRUCTIONS,
+    benchmark_scenes,
+    instruction,
+    source_caption,
+    target_caption,
+)
+from csd_nerf.scenes.edit_schedule import EditSchedule
+from csd_nerf.toyworld.captions import vocabulary
+from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, scene_from_seed
+from tests.bench.cells import HERE, TINY, plan_of
+
+
+def test_scenes_were_not_seen_and_not_chosen():
+    seeds = benchmark_scenes()
+    scenes = [scene_from_seed(seed) for seed in seeds]
+    assert len(seeds) >= 8 and len({scene.object for scene in scenes}) == len(seeds)
+    assert all(scene.held_out for scene in scenes)
+    for scene in scenes:
+        first = next(s for s in range(HELD_OUT_SEEDS, scene.seed + 1) if scene_from_seed(s).object == scene.object)
+        assert first == scene.seed
+
+
+@pytest.mark.parametrize("seed", benchmark_scenes())
+def test_every_instruction_means_what_its_group_says(seed: int):
+    scene = scene_from_seed(seed)
+    assert len(DETERMINISTIC) >= 4 and len(AMBIGUOUS) >= 2
+    for name in INSTRUCTIONS:
+        asked = instruction(name, scene)
+        assert asked.ambiguous == (name in AMBIGUOUS)
+        for edit in asked.edits:
+            assert edit.scene(scene) != scene, "an edit that changes nothing measures nothing"
+        assert instruction(asked.text, scene).edits == asked.edits
+
+
+def test_instructions_without_a_truth_are_refused():
+    scene = scene_from_seed(HELD_OUT_SEEDS)
+    for text, said in (
+        ("make it a cathedral", "no toy-world edit"),
+        ("change nothing", "asks for no edit"),
+        ("paint it in the style of udnie", "--instructions"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            instruction(text, scene)
+    assert len(instruction("give it a top hat", scene).edits) == 8
+
+
+def test_captions_leave_open_what_the_instruction_does():
+    scene = replace(scene_from_seed(HELD_OUT_SEEDS + 3), object="snowman", colour="orange", background="meadow")
+    assert source_caption(scene) == "an orange snowman on a meadow"
+    said = {text: target_caption(scene, instruction(text, scene)) for text in (*INSTRUCTIONS, "give it a red hat")}
+    assert said["hat"] == "an orange snowman with a hat on a meadow"
+    assert said["give it a red hat"] == "an orange snowman with a red hat on a meadow"
+    assert said["colour"] is None
+    assert said["night"] == "an orange snowman on a meadow at night"
+    assert target_caption(scene, instruction("turn it into a pencil sketch", scene)).endswith(", pencil sketch")
+    assert {word.strip(",") for text in said.values() if text for word in text.split()} <= set(vocabulary())
+
+
+def spent(method: Method, budget: Budget) -> int:
+    """UNet samples that a run with these settings makes, by the schedule that it follows."""
+    settings = method.spend(budget)
+    plan = EditSchedule(budget.views, settings["edit_batch_size"], settings["edit_every"], seed=0)
+    samples = 0
+    for _ in range(budget.nerf_steps):
+        if plan.due:
+            samples += len(plan.next_batch()) * settings["edit_steps"] * method.samples_per_step
+            plan.finish_round()
+        plan.steps_since_round += 1
+    return samples
+
+
+@pytest.mark.parametrize("budget", [FULL.budget, QUICK.budget, Budget(90, 200, 7, 5, 24)])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.samples_per_step])
+def test_methods_spend_the_same(name: str, budget: Budget):
+    assert spent(METHODS[name], budget) == pytest.approx(budget.samples, rel=0.12)
+
+
+def test_paces():
+    method = Method("m", "", 5)
+    assert in_rounds(method, FULL.budget) == {
+        "edit_every": 175,
+        "edit_batch_size": 16,
+        "edit_steps": 60,
+        "t_max_rounds": 4,
+    }
+    assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 200
+    running = one_by_one(replace(method, samples_per_step=3), FULL.budget)
+    assert running["edit_batch_size"] == 1 and 15 <= running["edit_steps"] <= 25
+
+
+def test_keys_follow_whatever_decides_a_result():
+    plan = plan_of(scenes=1)
+    keys = {cell.key for cell in plan.edits()}
+    assert len(keys) == len(plan.edits()) == 2 * len(HERE)
+    assert {cell.key for cell in plan_of(scenes=2).edits()} > keys, "more scenes do not change those that were there"
+
+    def of(seeds: tuple[int, ...] = (0,), protocol: Protocol = TINY) -> set[str]:
+        choice = Choice((HELD_OUT_SEEDS,), ("recolour", "hat"), HERE, seeds)
+        return {cell.key for cell in make_plan(choice, protocol).edits()}
+
+    assert of() == keys
+    unedited = {cell.key for cell in plan.edits() if cell.spec["method"] == "unedited"}
+    assert of(seeds=(1,)) & keys == unedited
+    assert not of(protocol=replace(TINY, scene_steps=3)) & keys, "another scene under the same edits"
+    budgets: list[dict[str, Any]] = [{"nerf_steps": 3}, {"samples_per_view": 40}]
+    for change in budgets:
+        assert of(protocol=replace(TINY, budget=replace(TINY.budget, **change))) & keys == unedited
+
+
+def test_the_priors_weights_belong_to_the_key(tmp_path):
+    (tmp_path / "unet.safetensors").write_bytes(b"one")
+    first = weights_hash(str(tmp_path))
+    weights_hash.cache_clear()
+    (tmp_path / "unet.safetensors").write_bytes(b"two")
+    assert weights_hash(str(tmp_path)) != first
+    assert weights_hash("someone/model") == "someone/model"
+
+
+def test_a_sweep_is_of_the_same_cells_at_other_scales():
+    base = Choice((HELD_OUT_SEEDS,), ("hat",), ("csd-edit", "sds"))
+    plan = make_plan(with_guidance(base, (1.5, 4.0, 1.5)), TINY)
+    assert [cell.spec["settings"]["guidance_scale"] for cell in plan.edits()] == [1.5, 4.0] * 2
+    with pytest.raises(ValueError, match="--sweep -1"):
+        with_guidance(base, (2.0, -1.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"scenes": (7,)}, "--scenes 7 may be a scene that the prior was trained on"),
+        ({"scenes": ()}, "--scenes is empty"),
+        ({"methods": ("sdss",)}, "--methods sdss is unknown: choose from unedited, csd-edit"),
+        ({"methods": ("sds", "sds")}, "--methods names one twice"),
+        ({"instructions": ("make it a cathedral",)}, "--instructions 'make it a cathedral'"),
+        ({"seeds": (-1,)}, "--seeds -1"),
+    ],
+)
+def test_bad_choices_name_their_flag(change: dict[str, Any], said: str):
+    choice = Choice((HELD_OUT_SEEDS,), ("hat",), ("csd-edit",))
+    with pytest.raises(ValueError, match=said):
+        make_plan(replace(choice, **change), TINY)
+
+
+def test_methods_that_this_installation_lacks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(METHODS, "dds", replace(METHODS["dds"], settings={"telepathy": True}))
+    choice = Choice((HELD_OUT_SEEDS,), ("hat",), ("csd-edit", "dds"))
+    with pytest.raises(ValueError, match="--methods dds: this installation's pipeline has no --pipeline.telepathy"):
+        make_plan(choice, TINY)
+    plan = make_plan(replace(choice, named=False), TINY)
+    assert [cell.spec["method"] for cell in plan.edits()] == ["csd-edit"] and "dds" in plan.left_out[0]

@@ -1,0 +1,134 @@
+"""Tables, CSV, sheets and curves of results that are known."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csd_nerf.bench import report, sheets, sweep
+from csd_nerf.bench.compute import _pictures, compute, read_truths
+from csd_nerf.bench.plan import Plan
+from csd_nerf.bench.store import Store
+from tests.bench.cells import plan_of, result, store_in
+
+ABOUT = report.About("csd bench scenes", "abc1234", "2026-01-02", "a machine")
+PSNR = {"unedited": 20.0, "csd-edit": 25.0, "no-svgd": 24.0, "sds": 22.0}
+
+
+def fill(plan: Plan, store: Store, leave_out: int = 0) -> None:
+    """Scene number i scores i dB more; a hat's colour spreads less the better the method."""
+    for cell in plan.edits()[: len(plan.edits()) - leave_out]:
+        spec = cell.spec
+        psnr = PSNR[spec["method"]] + spec["scene"]["seed"] - 1_000_000 + (spec["guidance"] or 0)
+        measures: dict[str, float | None] = {"PSNR": psnr, "ST-LPIPS": 0.5, "edit strength": 0.75}
+        measures["change outside"] = None if spec["ambiguous"] else 0.0125
+        if spec["ambiguous"]:
+            measures |= {"colour spread": 1 / psnr, "true colour spread": 0.02, "warp error": 0.1}
+            measures |= {"true warp error": 0.05}
+        store.keep(cell, result(**measures))
+
+
+def table(page: str, title: str, which: int = 0) -> dict[str, list[str]]:
+    """Cells of a table by the row's first one."""
+    lines = page.split(f"## {title}")[1].split("\n## ")[0].split("\n\n")
+    tables = [block for block in lines if block.startswith("|")]
+    rows = [[one.strip() for one in line.strip("|").split("|")] for line in tables[which].splitlines()]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_the_page_says_what_was_found(tmp_path: Path):
+    plan, store = plan_of(), store_in(tmp_path)
+    fill(plan, store)
+    page = report.markdown(plan, report.rows_of(plan, store), ABOUT, {})
+    for said in ("`csd bench scenes`", "commit abc1234", "2026-01-02", "a machine", plan.prior, "too narrow"):
+        assert said in page
+    assert "missing" not in page and 'hat: "give it a hat"' in page
+    found = table(page, "Deterministic")
+    assert found["method"] == [
+        "PSNR ↑",
+        "ST-LPIPS ↓",
+        "change outside ↓",
+        "edit strength (1)",
+        "samples per view",
+        "seconds",
+        "cells",
+    ]
+    assert list(found)[2:] == ["unedited", "csd-edit", "no-svgd", "sds"]
+    assert found["csd-edit"][0] == "26.00 (25.00 to 27.00)" and found["csd-edit"][4:] == ["20", "5", "3/3"]
+    difference = table(page, "Deterministic", 1)
+    assert difference["sds"][0] == "-3.00 (-3.00 to -3.00)" and "csd-edit" not in difference
+    hats = table(page, "Ambiguous")
+    assert hats["method"][0] == "colour spread ↓" and "change outside ↓" not in hats["method"]
+    assert hats["*the true edit nearest to csd-edit*"][:2] == ["0.020 (0.020 to 0.020)", "0.050 (0.050 to 0.050)"]
+    assert "**ST-LPIPS**" in page and "stands in for LPIPS" in page
+
+
+def test_missing_cells_are_counted_and_explained(tmp_path: Path):
+    plan, store = plan_of(scenes=2), store_in(tmp_path)
+    fill(plan, store, leave_out=2)
+    last = plan.edits()[-1]
+    store.keep_failure(last, "Traceback ...\nSceneError: no luck")
+    rows = report.rows_of(plan, store)
+    page = report.markdown(plan, rows, ABOUT, {last.key: store.failure(last) or ""})
+    assert "**2 of 16 cells are missing**" in page and f"- {last.label}: SceneError: no luck" in page
+    assert table(page, "Ambiguous")["sds"][-1] == "1/2"
+    assert "(" not in table(page, "Ambiguous", 1)["sds"][0], "one common scene has no interval"
+    empty = report.markdown(plan, report.rows_of(plan, Store(tmp_path / "none")), ABOUT, {})
+    assert "**16 of 16 cells are missing**" in empty and "- and 4 more" in empty
+
+
+def test_the_unedited_scene_is_compared_at_every_seed(tmp_path: Path):
+    plan, store = plan_of(scenes=2, seeds=(3, 4)), store_in(tmp_path)
+    fill(plan, store)
+    page = report.markdown(plan, report.rows_of(plan, store), ABOUT, {})
+    assert table(page, "Deterministic", 1)["unedited"][0] == "-5.00 (-5.00 to -5.00)"
+    assert table(page, "Deterministic")["unedited"][-1] == "2/2"
+    assert table(page, "Deterministic")["csd-edit"][-1] == "4/4"
+
+
+def test_csv_has_every_cell(tmp_path: Path):
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    fill(plan, store, leave_out=1)
+    lines = list(csv.DictReader(io.StringIO(report.to_csv(report.rows_of(plan, store)))))
+    assert len(lines) == 8 and {line["method"] for line in lines} == set(PSNR)
+    assert lines[1]["PSNR"] == "25.0" and lines[1]["colour spread"] == "" and lines[1]["text"].startswith("make it ")
+    assert lines[-1]["PSNR"] == "" and lines[-1]["key"] == plan.edits()[-1].key
+
+
+def test_a_sheet_shows_each_instruction(tmp_path: Path):
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    assert sheets.scene_sheet(plan, store, report.rows_of(plan, store), 1_000_000) is None
+    fill(plan, store)
+    for cell in plan.cells:
+        if cell.kind == "truth":
+            store.keep(cell, compute(cell.spec, {}, ()))
+    for cell in plan.edits():
+        _, truth = cell.needs
+        source = next(one for one in plan.cells if one.key == truth)
+        shown = _pictures("after", read_truths(store.read(source))[0][0])
+        place = store.folder / "cells" / cell.key
+        for name, content in shown.items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_bytes(content)
+    sheet = sheets.scene_sheet(plan, store, report.rows_of(plan, store), 1_000_000)
+    assert sheet is not None
+    assert sheet.width > 2 * 3 * 128 and sheet.height > 6 * 128, "two blocks of three views, six rows"
+
+
+def test_a_curve_has_a_point_for_each_scale(tmp_path: Path):
+    plan, store = plan_of(scenes=2, guidance=(1.0, 4.0)), store_in(tmp_path)
+    rows = report.rows_of(plan, store)
+    with pytest.raises(ValueError, match="no cell of the sweep"):
+        sweep.plot(rows, tmp_path / "sweep.png")
+    fill(plan, store)
+    rows = report.rows_of(plan, store)
+    hats = [row for row in rows if row.cell.spec["ambiguous"]]
+    points = sweep.curve(hats, "csd-edit", "colour spread")
+    assert [scale for scale, _, _ in points] == [1.0, 4.0]
+    assert [y for _, _, y in points] == [26.5, 29.5]
+    assert points[0][1] == pytest.approx(np.mean([1 / 26, 1 / 27]))
+    sweep.plot(rows, tmp_path / "sweep.png")
+    assert Image.open(tmp_path / "sweep.png").size[0] > 1000
