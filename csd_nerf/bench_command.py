@@ -125,7 +125,8 @@ class Bench:
         if self.engine == "ray":
             return RayEngine(self.workers, threads=1)
         workers = self.workers or (1 if torch.cuda.is_available() else min(cores, 8))
-        return LocalEngine(workers, max(1, cores // workers), self.work / "logs")
+        threads = min(max(1, cores // workers), torch.get_num_threads())  # fewer, if OMP_NUM_THREADS says so
+        return LocalEngine(workers, threads, self.work / "logs")
 
     def _output(self) -> Path:
         if self.output is not None:

@@ -160,8 +160,11 @@ class RayEngine:
         if self._ours:
             try:
                 ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
-            except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ValueError(f"--engine ray: no cluster can be had ({error}); see RAY_ADDRESS") from error
+            except Exception as error:  # noqa: BLE001 - it raises plain ones
+                raise ValueError(
+                    f"--engine ray: no cluster can be had ({error}); give that of RAY_ADDRESS, or try again when the "
+                    "machine is less busy"
+                ) from error
         cores = int(ray.cluster_resources().get("CPU", 1))
         self.slots = workers or max(1, cores // threads)
         self._threads = threads
