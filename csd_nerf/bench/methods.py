@@ -9,7 +9,7 @@ is counted by the run itself and stands in the report. `samples_per_step` is wha
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 REFERENCE = "csd-edit"
@@ -58,6 +58,8 @@ class Method:
     """Settings that spend a budget."""
     captions: bool = False
     """Whether it is told captions of the scene before and after the edit, not an instruction."""
+    parts: Mapping[str, Any] = field(default_factory=dict)
+    """The same in terms of kernel, baseline and noise, for a pipeline that has no `editor`."""
 
     def spend(self, budget: Budget) -> dict[str, Any]:
         """All pipeline settings of this method under a budget."""
@@ -102,24 +104,48 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method(UNEDITED, "the scene trained on its photos, which every method starts from", 0),
-        Method(REFERENCE, "this project's method: RBF kernel, source score subtracted, shared noise", 5, {}, in_rounds),
+        Method(REFERENCE, "RBF kernel, source score subtracted, shared noise (CSD Section 3.2)", 5, pace=in_rounds),
+        Method("independent-noise", "csd-edit, noise of its own for each view", 5, {"noise": "independent"}, in_rounds),
         Method(
-            "independent-noise",
-            "csd-edit, each view with noise of its own",
+            "no-svgd",
+            "csd-edit without the kernel (CSD Figure 6)",
             5,
-            {"noise": "independent"},
+            {"editor": "no-svgd"},
             in_rounds,
+            parts={"kernel": "independent"},
         ),
-        Method("no-svgd", "csd-edit without the kernel (CSD Figure 6)", 5, {"kernel": "independent"}, in_rounds),
-        Method("random-noise", "csd-edit, noise subtracted (CSD Figure 6)", 3, {"baseline": "noise"}, in_rounds),
+        Method(
+            "random-noise",
+            "csd-edit, injected noise subtracted in place of the source score (CSD Figure 6)",
+            3,
+            {"editor": "random-noise"},
+            in_rounds,
+            parts={"baseline": "noise"},
+        ),
         Method(
             "sds",
-            "score distillation of each view alone (Poole et al. 2023)",
+            "score distillation of each view alone, with noise of its own (Poole et al. 2023)",
             3,
-            {"kernel": "independent", "baseline": "noise", "noise": "independent"},
+            {"editor": "sds", "noise": "independent"},
             in_rounds,
+            parts={"kernel": "independent", "baseline": "noise", "noise": "independent"},
         ),
-        Method("dds", "delta denoising score of captions (Hertz et al. 2023)", 4, {"editor": "dds"}, in_rounds, True),
+        Method(
+            "dds",
+            "delta denoising score between captions of the scene before and after (Hertz et al. 2023)",
+            4,
+            {"editor": "dds"},
+            in_rounds,
+            captions=True,
+        ),
+        Method(
+            "dds-csd",
+            "dds with the RBF kernel (CSD B.3)",
+            4,
+            {"editor": "dds", "kernel": "rbf"},
+            in_rounds,
+            captions=True,
+        ),
         Method("ip2p", "each photo edited once by sampling (Brooks et al. 2023)", 3, {"editor": "ip2p"}, at_once),
         Method("in2n", "iterative dataset update (Haque et al. 2023)", 3, {"editor": "in2n"}, one_by_one),
     )
@@ -128,6 +154,8 @@ METHODS: dict[str, Method] = {
 QUICK = (UNEDITED, REFERENCE, "no-svgd", "sds", "ip2p", "in2n")
 
 
-def unknown_settings(method: Method, known: set[str]) -> list[str]:
-    """Settings of a method that this installation's pipeline does not have."""
-    return sorted(set(method.settings) - known)
+def for_pipeline(method: Method, known: set[str]) -> tuple[Method, list[str]]:
+    """A method in terms of the settings that a pipeline has, and the names of those that it lacks."""
+    if "editor" not in known and method.parts:
+        method = replace(method, settings=method.parts)
+    return method, sorted(set(method.settings) - known)

@@ -9,8 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import csd_nerf
-from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method, unknown_settings
+from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method, for_pipeline
 from csd_nerf.bench.scenes import Instruction, instruction, source_caption, target_caption
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
 
@@ -199,13 +198,14 @@ def _possible(choice: Choice) -> tuple[list[Method], list[str]]:
     for method in METHODS.values():
         if method.name not in choice.methods:
             continue
-        if missing := unknown_settings(method, known):
+        here, missing = for_pipeline(method, known)
+        if missing:
             reason = f"this installation's pipeline has no --pipeline.{missing[0].replace('_', '-')}"
             if choice.named:
                 raise ValueError(f"--methods {method.name}: {reason}; take another method")
             left_out.append(f"{method.name}: {reason}")
         else:
-            possible.append(method)
+            possible.append(here)
     return possible, left_out
 
 
@@ -232,8 +232,3 @@ def weights_hash(prior: str) -> str:
         if path.suffix in (".safetensors", ".json", ".txt") and path.is_file():
             digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def package_version() -> str:
-    """Version of this package, for the report."""
-    return csd_nerf.__version__
