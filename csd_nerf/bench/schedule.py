@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from csd_nerf.bench.compute import RESULT, compute
 from csd_nerf.bench.engines import Engine
+from csd_nerf.bench.methods import UNEDITED
 from csd_nerf.bench.plan import Cell
 from csd_nerf.bench.store import Store
 
@@ -59,9 +60,8 @@ def run_cells(
                     engine.submit(cell.key, function, dict(cell.spec), dict(cell.where), inputs)
             if not running:
                 continue
-            bar.show(
-                total - len(waiting) - len(running), running.values(), estimate.left([*waiting, *running.values()])
-            )
+            unfinished = [*waiting, *running.values()]
+            bar.show(total - len(unfinished), running.values(), estimate.left(unfinished))
             finished = engine.next_finished()
             cell = running.pop(finished.key)
             if finished.error is None:
@@ -69,11 +69,13 @@ def run_cells(
                 computed += 1
                 seconds = json.loads(finished.value[RESULT])["seconds"]
                 estimate.add(cell, seconds)
-                bar.say(f"{cell.label}: {seconds:.0f} s")
+                said = f"{cell.label}: {seconds:.0f} s"
             else:
                 store.keep_failure(cell, finished.error)
                 failed[cell.key] = cell
-                bar.say(f"{cell.label} FAILED: {finished.error.strip().splitlines()[-1]}")
+                said = f"{cell.label} FAILED: {finished.error.strip().splitlines()[-1]}"
+            unfinished.remove(cell)
+            bar.say(said, estimate.left(unfinished))
     if total:
         console.print(f"{computed} of {total} cells in {duration(time.monotonic() - started)}", highlight=False)
     return Outcome(computed, tuple(failed.values()))
@@ -95,13 +97,16 @@ class Estimate:
         """Seconds until `cells` are done, those that run counted in full; None while nothing like any is known."""
         if not self._seconds:
             return None
-        edits = [statistics.median(values) for (kind, _), values in self._seconds.items() if kind == "edit"]
+        known = {like: statistics.median(values) for like, values in self._seconds.items()}
+        edits = [seconds for (kind, method), seconds in known.items() if kind == "edit" and method != UNEDITED]
         total = 0.0
         for cell in cells:
-            values = self._seconds.get(_like(cell))
-            if values is None and cell.kind == "edit" and not edits:
-                return None
-            total += statistics.median(values) if values else statistics.mean(edits or [0.0])
+            if _like(cell) in known:
+                total += known[_like(cell)]
+            elif cell.kind == "edit" and cell.spec["method"] != UNEDITED:
+                if not edits:
+                    return None
+                total += statistics.mean(edits)
         return total / self.slots
 
 
@@ -125,7 +130,7 @@ class _Bar:
         columns = (BarColumn(), TextColumn("{task.completed}/{task.total} cells"), TextColumn("{task.fields[state]}"))
         self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("cells", total=total, state="")
-        self._total, self._left = total, ""
+        self._total, self._done = total, 0
 
     def __enter__(self) -> "_Bar":
         self._bar.start()
@@ -136,13 +141,15 @@ class _Bar:
 
     def show(self, done: int, running: Any, seconds: float | None) -> None:
         """Redraw."""
-        self._left = "estimating the time" if seconds is None else f"{duration(seconds)} left"
         names = "; ".join(cell.label for cell in running)
-        self._bar.update(self._task, completed=done, state=f"{self._left}  {names}"[:90].replace("[", "("))
+        self._bar.update(self._task, completed=done, state=f"{_left(seconds)}  {names}"[:90].replace("[", "("))
         self._done = done
 
-    def say(self, message: str) -> None:
+    def say(self, message: str, seconds: float | None) -> None:
         """Print one line above the bar."""
-        self._console.print(
-            f"({self._done + 1}/{self._total}) {message}  ({self._left})", markup=False, highlight=False, soft_wrap=True
-        )
+        line = f"({self._done + 1}/{self._total}) {message} ({_left(seconds)})"
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _left(seconds: float | None) -> str:
+    return "estimating the time" if seconds is None else f"{duration(seconds)} left"

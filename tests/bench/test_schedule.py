@@ -159,7 +159,8 @@ def test_the_time_left_is_that_of_cells_like_those():
     estimate = Estimate(slots=2)
     assert estimate.left([scene, edit]) is None
     estimate.add(scene, 10.0)
-    assert estimate.left([edit]) is None, "a scene says nothing about edits"
+    estimate.add(Cell({"kind": "edit", "method": "unedited"}), 0.1)
+    assert estimate.left([edit]) is None, "neither a scene nor doing nothing says anything about edits"
     for seconds in (20.0, 30.0, 90.0):
         estimate.add(edit, seconds)
     assert estimate.left([scene, edit, other]) == pytest.approx((10 + 30 + 30) / 2)
