@@ -16,6 +16,7 @@ REFERENCE = "csd-edit"
 """The method that the others are compared with."""
 UNEDITED = "unedited"
 """No method: the scene as it was trained on the photos, which shows what doing nothing would score."""
+_SAMPLING_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -89,15 +90,15 @@ def at_once(method: Method, budget: Budget) -> dict[str, Any]:
 
 
 def one_by_one(method: Method, budget: Budget) -> dict[str, Any]:
-    """One view every few NeRF steps (Haque et al. 2023), as often as the budget allows at 20 sampling steps an edit."""
-    wanted = max(1, round(budget.samples / (20 * method.samples_per_step)))
-    every = max(1, round(budget.nerf_steps / wanted))
+    """One view every few NeRF steps, so often that an edit needs at most 20 sampling steps (Haque et al. 2023).
+
+    More steps are not possible: an edit may begin at noise level 0.02, which is the 20th of 1000.
+    """
+    wanted = -(-budget.samples // (_SAMPLING_STEPS * method.samples_per_step))
+    every = max(1, budget.nerf_steps // wanted)
     edits = -(-budget.nerf_steps // every)
-    return {
-        "edit_every": every,
-        "edit_batch_size": 1,
-        "edit_steps": max(1, round(budget.samples / (edits * method.samples_per_step))),
-    }
+    steps = round(budget.samples / (edits * method.samples_per_step))
+    return {"edit_every": every, "edit_batch_size": 1, "edit_steps": min(max(1, steps), _SAMPLING_STEPS)}
 
 
 METHODS: dict[str, Method] = {

@@ -97,7 +97,9 @@ def test_paces():
     }
     assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 200
     running = one_by_one(replace(method, samples_per_step=3), FULL.budget)
-    assert running["edit_batch_size"] == 1 and 15 <= running["edit_steps"] <= 25
+    assert running["edit_batch_size"] == 1 and 15 <= running["edit_steps"] <= 20
+    few = one_by_one(replace(method, samples_per_step=3), replace(FULL.budget, nerf_steps=100))
+    assert few["edit_every"] == 1 and few["edit_steps"] == 20, "there are not enough NeRF steps to spend it all"
 
 
 def test_keys_follow_whatever_decides_a_result():
