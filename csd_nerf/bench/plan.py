@@ -33,7 +33,7 @@ class Protocol:
 FULL = Protocol(1000, Budget(nerf_steps=700, samples_per_view=600, rounds=4, batch=16, views=32))
 """The budget of csd-edit-lite."""
 QUICK = Protocol(1000, Budget(nerf_steps=320, samples_per_view=240, rounds=4, batch=12, views=24))
-"""For two cores and a quarter of an hour. Fewer views or steps leave a scene with clouds in the air, which edits paint."""
+"""For two cores and a quarter of an hour. Fewer views or steps leave clouds in the air, which edits then paint."""
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[st
         "",
         f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}. Prior {plan.prior}.",
         "",
-        f"{len(scenes)} scene{'s' * (len(scenes) > 1)} that the prior's training never saw (seeds {', '.join(map(str, scenes))}), "
+        f"{len(scenes)} scene{'s' * (len(scenes) > 1)} that the prior's training never saw "
+        f"(seeds {', '.join(map(str, scenes))}), "
         f"{budget.views} training views of {protocol.size} x {protocol.size} pixels each. A scene is trained on its "
         f"photos once ({protocol.scene_steps} NeRF steps) and every method goes on from there, with "
         f"{budget.nerf_steps} NeRF steps and {budget.samples_per_view} UNet samples per training view, as nearly as "
@@ -215,9 +216,9 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         said += [
             "- **colour spread**: standard deviation over views of the mean colour of the edited part. **warp error**: "
             "mean difference of the edited part between neighbouring views, through the surface of the nearest true "
-            "edit. Shading alone gives the true edit more than 0, and to be below it is no merit; a method that does nothing "
-            "keeps the photos' own, so read both beside the edit strength. To a weak edit that true edit is nearest which "
-            "shows least."
+            "edit. Shading alone gives the true edit more than 0, and to be below it is no merit; a method that does "
+            "nothing keeps the photos' own, so read both beside the edit strength. To a weak edit that true edit is "
+            "nearest which shows least."
         ]
     return said
 
