@@ -177,8 +177,9 @@ def main(arguments: list[str] | None = None) -> int:
     Errors that a user can mend (`ValueError`, `OSError` and the priors' errors are of these kinds), and a training
     that fails, are printed as one message; set CSD_DEBUG=1 to see the traceback.
     """
-    # nerfstudio 1.1.5 decorates its functions with names that torch has since moved; nothing a user could mend.
+    # nerfstudio 1.1.5 calls torch in ways that it has since moved or deprecated; nothing a user could mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Using a non-tuple sequence for multidimensional indexing")
     command = tyro.cli(Csd, prog="csd", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)).command
     try:
         return command.run()
