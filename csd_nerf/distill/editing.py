@@ -194,7 +194,8 @@ def _make_target(
 ) -> Target:
     """What one group of pictures should become."""
     if settings.parts.text_only:  # no picture is shown, whatever the preset would show
-        image, source = None, prior.encode(images)
+        source = prior.encode(images)
+        image = torch.zeros_like(source) if prior.takes_image else None
     elif settings.resolved().image_condition == "scaled-sample":
         # The released code draws one posterior sample and uses it as source, start and condition alike.
         image = source = prior.encode_condition(images, scaled_sample=generator)

@@ -1,7 +1,7 @@
 """The editors that sample every picture by itself, as `Solver`s of `csd_nerf.distill.edit_images`.
 
 - ip2p, InstructPix2Pix (Brooks et al. 2023): DDIM from pure noise, sample for sample what `sample` gives.
-- in2n, Instruct-NeRF2NeRF's update (Haque et al. 2023, Section 4.1): the picture as it is now is noised to a level
+- in2n, the dataset update of Instruct-NeRF2NeRF (Haque et al. 2023): the picture as it is now is noised to a level
   t ~ U(0.02, 0.98), one draw for all pictures of a call, and comes down from exactly there in `steps` DDIM steps.
 
 The condition of both is the source picture, the guidance that of CSD Eq. 6.

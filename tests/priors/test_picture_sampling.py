@@ -83,7 +83,7 @@ def test_in2n_keeps_a_picture_that_an_ideal_prior_knows(noise: Any) -> None:
 
 
 def test_in2n_starts_from_what_is_there_and_ends_at_what_the_prior_knows() -> None:
-    """DDIM keeps the noise that an ideal prior sees: eps = (x_t - alpha_t known) / sigma_t from the first to the last."""
+    """DDIM keeps the noise that an ideal prior sees, (x_t - alpha_t known) / sigma_t, from first to last."""
     prior, sources, now = Ideal(), pictures(1, 8), [torch.zeros(3, 8, 8)]
     result = edit(prior, replace(IN2N, t_min=0.4, t_max=0.4), sources, initial=now)
     start, known = prior.encode(torch.stack(now)), prior.encode(torch.stack(sources))
