@@ -57,11 +57,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
     prompt: str = ""
     """What to change, such as "make it snow". The viewer can change it between rounds."""
     editor: Editor = "csd-edit"
-    """Who edits: csd-edit, its ablations no-svgd and random-noise, sds, dds (Delta Denoising Score, where --prompt is
+    """Who edits: csd-edit, its ablations no-svgd and random-noise, sds, dds (Delta Denoising Score, where the prompt is
     the caption of the scene as it should be), ip2p (each view by itself with InstructPix2Pix), in2n (the dataset update
     of Instruct-NeRF2NeRF)."""
     source_prompt: str = ""
-    """Caption of the scene as it is, such as "a photo of a bear"; for --editor dds, which needs it."""
+    """Caption of the scene as it is, such as "a photo of a bear"; for the editor dds, which needs it."""
     negative_prompt: str = ""
     """What to stay away from; takes the place of the empty prompt in the guidance."""
     guidance_scale: float = 7.5
