@@ -114,7 +114,7 @@ class Bench:
         names = self.methods or (methods.QUICK if self.quick else tuple(methods.METHODS))
         if self.sweep and not self.methods:
             names = tuple(name for name in names if name != methods.UNEDITED)
-        return Choice(scenes, instructions, names, self.seeds, prior=self.prior, named=bool(self.methods))
+        return Choice(scenes, instructions, names, self.seeds, prior=self.prior)
 
     def _engine(self) -> "Engine":
         import torch

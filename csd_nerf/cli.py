@@ -70,10 +70,12 @@ class PriorInfo:
 
 @dataclass(frozen=True)
 class PriorTrain:
-    """Train a small InstructPix2Pix on toy-world scenes, from nothing. Resumes when started again."""
+    """Train a small InstructPix2Pix on toy-world scenes, from nothing or from a prior. Resumes when started again."""
 
     output: Path = Path("outputs/prior")
     """Run folder: data, checkpoints, logs, sample grids, and the finished prior in `export/`."""
+    start_from: Path | None = None
+    """Folder of a trained prior to go on from: its autoencoder and words stay, text encoder and UNet are trained on."""
     size: Literal["cpu", "gpu"] = "cpu"
     """Size of the networks: cpu (64-pixel pictures) or gpu (128-pixel pictures)."""
     data: Path | None = None
@@ -82,6 +84,8 @@ class PriorTrain:
     """Minutes for the autoencoder; default: 20. Learning rates follow the time, over all restarts."""
     denoiser_minutes: float | None = None
     """Minutes for text encoder and UNet; default: 70."""
+    denoiser_rate: float | None = None
+    """Peak learning rate of text encoder and UNet; default: 0.0015, from a trained prior 0.0007."""
     photos: Path | None = None
     """Folder of photos, for the styles and the autoencoder; without it they see toy scenes alone."""
     style_nets: Path | None = None
@@ -96,25 +100,31 @@ class PriorTrain:
         for flag, folder in (("--photos", self.photos), ("--style-nets", self.style_nets)):
             if folder is not None and not folder.is_dir():
                 raise ValueError(f"{flag} {folder} is no folder: give one, or leave the flag out")
-        for flag, minutes in (
+        for flag, value in (
             ("--autoencoder-minutes", self.autoencoder_minutes),
             ("--denoiser-minutes", self.denoiser_minutes),
+            ("--denoiser-rate", self.denoiser_rate),
         ):
-            if minutes is not None and not 0 < minutes < math.inf:
-                raise ValueError(f"{flag} {minutes}: give more than 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{flag} {value}: give more than 0")
+        if self.start_from is not None and self.autoencoder_minutes is not None:
+            raise ValueError("--autoencoder-minutes: with --start-from the autoencoder stays as it is; leave one out")
         device = _device(self.device)
         from csd_nerf.toyworld.training import TrainingSettings, train_prior
 
         given = {
             name: value
             for name, value in vars(self).items()
-            if name in ("autoencoder_minutes", "denoiser_minutes") and value is not None
+            if name in ("autoencoder_minutes", "denoiser_minutes", "denoiser_rate") and value is not None
         }
+        if self.start_from is not None:
+            given.setdefault("denoiser_rate", 7e-4)
         settings = TrainingSettings(
             output=self.output,
             data=self.data or self.output / "data",
             photos=self.photos,
             style_nets=self.style_nets,
+            start_from=self.start_from,
             size=self.size,
             seed=self.seed,
             device=device,
@@ -169,8 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     Errors that a user can mend (`ValueError`, `OSError` and the priors' errors are of these kinds), and a training
     that fails, are printed as one message; set CSD_DEBUG=1 to see the traceback.
     """
-    # nerfstudio 1.1.5 decorates its functions with names that torch has since moved; nothing a user could mend.
+    # nerfstudio 1.1.5 calls torch in ways that it has since moved or deprecated; nothing a user could mend.
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="Using a non-tuple sequence for multidimensional indexing")
     command = tyro.cli(Csd, prog="csd", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)).command
     try:
         return command.run()

@@ -115,7 +115,7 @@ def _compute_edit(
             run = _edit(Path(folder), spec, where, base)
             renders = _held_out(run, run.checkpoint)[1]
             result = {
-                "network_samples": network_samples(run),
+                "network_samples": run.network_samples,
                 # A run counts the time of those that it goes on from.
                 "nerf_seconds": round(run.nerf_seconds - json.loads(base[RESULT])["nerf_seconds"], 2),
                 "edit_seconds": round(run.edit_seconds, 2),
@@ -155,12 +155,6 @@ def _edit(folder: Path, spec: Mapping[str, Any], where: Mapping[str, Any], base:
         timestamp="edit",
         configure=configure,
     )
-
-
-def network_samples(run: "EditRun") -> int:
-    """UNet samples that all rounds of a run have counted."""
-    index = json.loads((run.edits / "edits.json").read_text())
-    return sum(int(entry["network_samples"]) for entry in index["rounds"])
 
 
 def _held_out(run: "EditRun", checkpoint: Path) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:

@@ -9,7 +9,7 @@ is counted by the run itself and stands in the report. `samples_per_step` is wha
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 REFERENCE = "csd-edit"
@@ -59,8 +59,6 @@ class Method:
     """Settings that spend a budget."""
     captions: bool = False
     """Whether it is told captions of the scene before and after the edit, not an instruction."""
-    parts: Mapping[str, Any] = field(default_factory=dict)
-    """The same in terms of kernel, baseline and noise, for a pipeline that has no `editor`."""
 
     def spend(self, budget: Budget) -> dict[str, Any]:
         """All pipeline settings of this method under a budget."""
@@ -113,7 +111,6 @@ METHODS: dict[str, Method] = {
             5,
             {"editor": "no-svgd"},
             in_rounds,
-            parts={"kernel": "independent"},
         ),
         Method(
             "random-noise",
@@ -121,7 +118,6 @@ METHODS: dict[str, Method] = {
             3,
             {"editor": "random-noise"},
             in_rounds,
-            parts={"baseline": "noise"},
         ),
         Method(
             "sds",
@@ -129,7 +125,6 @@ METHODS: dict[str, Method] = {
             3,
             {"editor": "sds", "noise": "independent"},
             in_rounds,
-            parts={"kernel": "independent", "baseline": "noise", "noise": "independent"},
         ),
         Method(
             "dds",
@@ -153,10 +148,3 @@ METHODS: dict[str, Method] = {
 }
 """All methods by name, in the order of the report."""
 QUICK = (UNEDITED, REFERENCE, "no-svgd", "sds", "ip2p", "in2n")
-
-
-def for_pipeline(method: Method, known: set[str]) -> tuple[Method, list[str]]:
-    """A method in terms of the settings that a pipeline has, and the names of those that it lacks."""
-    if "editor" not in known and method.parts:
-        method = replace(method, settings=method.parts)
-    return method, sorted(set(method.settings) - known)

@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method, for_pipeline
+from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method
 from csd_nerf.bench.scenes import Instruction, instruction, source_caption, target_caption
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
 
@@ -90,14 +90,13 @@ class Choice:
     guidance: tuple[float | None, ...] = (None,)
     """Guidance scales; None is the method's default."""
     prior: str = "toy"
-    named: bool = True
-    """Whether the user named the methods: then none may be left out."""
 
 
 def make_plan(choice: Choice, protocol: Protocol) -> Plan:
     """All cells of a benchmark. Raises `ValueError`, naming the flag, before anything is computed."""
     _check(choice)
-    methods, left_out = _possible(choice)
+    methods = [method for method in METHODS.values() if method.name in choice.methods]
+    left_out: list[str] = []
     made: list[Cell] = []
     prior = weights_hash(choice.prior)
     for seed in choice.scenes:
@@ -189,25 +188,6 @@ def _check(choice: Choice) -> None:
     for seed in choice.seeds:
         if seed < 0:
             raise ValueError(f"--seeds {seed}: give 0 or more")
-
-
-def _possible(choice: Choice) -> tuple[list[Method], list[str]]:
-    from csd_nerf.scenes.edit_options import EditPipelineConfig
-
-    known = {entry.name for entry in fields(EditPipelineConfig)}
-    possible, left_out = [], []
-    for method in METHODS.values():
-        if method.name not in choice.methods:
-            continue
-        here, missing = for_pipeline(method, known)
-        if missing:
-            reason = f"this installation's pipeline has no --pipeline.{missing[0].replace('_', '-')}"
-            if choice.named:
-                raise ValueError(f"--methods {method.name}: {reason}; take another method")
-            left_out.append(f"{method.name}: {reason}")
-        else:
-            possible.append(here)
-    return possible, left_out
 
 
 @lru_cache

@@ -1,6 +1,7 @@
 """The method: collaborative score distillation in pure torch. `types` is the place to start reading."""
 
 from csd_nerf.distill.baselines import InjectedNoise, SourceScore
+from csd_nerf.distill.counting import CountingPrior
 from csd_nerf.distill.distiller import Distiller, NonFiniteError, evaluate
 from csd_nerf.distill.editing import (
     EditResult,
@@ -8,9 +9,9 @@ from csd_nerf.distill.editing import (
     check_groups,
     edit_images,
     edit_size,
-    make_edit_distiller,
     resize,
 )
+from csd_nerf.distill.editors import EDITORS, Editor, EditorParts
 from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance, TextGuidance
 from csd_nerf.distill.kernels import (
     FeatureKernel,
@@ -23,6 +24,7 @@ from csd_nerf.distill.noise import CanvasNoise, IndependentNoise, SharedNoise
 from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
 from csd_nerf.distill.presets import EditSettings, Preset
 from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
+from csd_nerf.distill.solving import Solution, Solver, distil, make_edit_distiller
 from csd_nerf.distill.types import (
     Baseline,
     Condition,
@@ -39,13 +41,17 @@ from csd_nerf.distill.types import (
 )
 
 __all__ = [
+    "EDITORS",
     "Baseline",
     "CanvasNoise",
     "Condition",
+    "CountingPrior",
     "Distillation",
     "Distiller",
     "EditResult",
     "EditSettings",
+    "Editor",
+    "EditorParts",
     "Estimate",
     "FeatureKernel",
     "Guidance",
@@ -67,12 +73,15 @@ __all__ = [
     "RBFKernel",
     "ScorePrior",
     "SharedNoise",
+    "Solution",
+    "Solver",
     "SourceScore",
     "Target",
     "TextGuidance",
     "UniformTimesteps",
     "check_edit",
     "check_groups",
+    "distil",
     "edit_images",
     "edit_size",
     "evaluate",

@@ -1,4 +1,4 @@
-"""CSD-Edit of a set of pictures (CSD Section 3.2): the one entry for views, patches and frames.
+"""Edits of a set of pictures (CSD-Edit, CSD Section 3.2, or another editor): one entry for views, patches, frames.
 
 Pictures are resized to the prior's size (same number of pixels as its square training pictures, aspect kept), encoded,
 optimised together, decoded and scaled back. Pictures whose sizes ask for different latents are edited in groups,
@@ -16,20 +16,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from csd_nerf.distill.baselines import InjectedNoise, SourceScore
-from csd_nerf.distill.distiller import Distiller, NonFiniteError
-from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance
-from csd_nerf.distill.kernels import IndependentKernel, RBFKernel, median_bandwidth, released_bandwidth
-from csd_nerf.distill.noise import IndependentNoise, SharedNoise
-from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
+from csd_nerf.distill.counting import CountingPrior
+from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.presets import EditSettings
-from csd_nerf.distill.schedule import UniformTimesteps
-from csd_nerf.distill.types import Distillation, ImagePrior, ScorePrior, Target
+from csd_nerf.distill.solving import Solver, distil, timesteps_of
+from csd_nerf.distill.types import ImagePrior, Target
 
 DEFAULT_SETTINGS = EditSettings()
 """The corrected preset."""
-_BANDWIDTHS = {"median": median_bandwidth, "released": released_bandwidth}
-_NOISES = {"shared": SharedNoise(), "independent": IndependentNoise()}
 
 
 @dataclass(frozen=True)
@@ -41,29 +35,11 @@ class EditResult:
     latents: list[Float[Tensor, "_c _h _w"]]
     """Their latents at the prior's size, on the CPU; empty for pictures whose turn did not come."""
     network_samples: int
-    """Network samples spent on all of them."""
+    """Network samples spent on all of them, as counted."""
     seconds: float
     """Wall-clock time."""
     complete: bool = True
     """False if it was stopped before the last step."""
-
-
-def make_edit_distiller(prior: ScorePrior, settings: EditSettings) -> Distiller:
-    """The distiller that `settings` describe."""
-    full = settings.resolved()
-    assert full.t_min is not None and full.t_max is not None and full.image_guidance_scale is not None
-    assert full.bandwidth and full.noise and full.mixing and full.repulsion
-    image_scale = full.image_guidance_scale
-    return Distiller(
-        prior=prior,
-        guidance=ImageTextGuidance(full.guidance_scale, image_scale),
-        kernel=RBFKernel(_BANDWIDTHS[full.bandwidth]) if full.kernel == "rbf" else IndependentKernel(),
-        baseline=SourceScore(ImageGuidance(image_scale)) if full.baseline == "source" else InjectedNoise(),
-        noise=_NOISES[full.noise],
-        timesteps=UniformTimesteps(full.t_min, full.t_max),
-        mixing=full.mixing,
-        repulsion=full.repulsion,
-    )
 
 
 def edit_size(height: int, width: int, prior_size: int, factor: int) -> tuple[int, int]:
@@ -102,15 +78,17 @@ def edit_images(
     initial: Sequence[Float[Tensor, "3 _H _W"]] | None = None,
     on_step: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
+    solve: Solver = distil,
 ) -> EditResult:
     """Edit pictures together with one instruction.
 
     `sources` are in [0, 1] and condition the network; the optimisation starts from `initial` (the sources if None),
-    each of its source's size. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was
-    reached is returned; pictures whose turn had not come stay as they were, without a loss from the codec. One seed of
-    `generator` (on the CPU) gives one result on one machine.
+    each of its source's size. `solve` is how the settings' editor works: `distil`, or `csd_nerf.priors.solver_of` for
+    any of them. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was reached is returned;
+    pictures whose turn had not come stay as they were, without a loss from the codec. One seed of `generator` (on the
+    CPU) gives one result on one machine.
 
-    Raises `ValueError`, before any work, for bad settings, an empty prompt or a prior without an image input, and
+    Raises `ValueError`, before any work, for bad settings, an empty prompt or a prior that the editor cannot use, and
     `NonFiniteError` with the `EditResult` reached before in `partial`: all its pictures are finite.
     """
     check_edit(prior, prompt, settings)
@@ -124,10 +102,10 @@ def edit_images(
     images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
     latents: list[Tensor] = [torch.empty(0, 0, 0)] * len(sources)
     groups = _groups(prior, sizes)
-    total, done, samples, complete = settings.steps * len(groups), 0, 0, True
+    counted, total, done, complete = CountingPrior(prior), settings.steps * len(groups), 0, True
 
     def result() -> EditResult:
-        return EditResult(images, latents, samples, time.monotonic() - started, complete)
+        return EditResult(images, latents, counted.samples, time.monotonic() - started, complete)
 
     for size, indices in groups.items():
         if should_stop is not None and should_stop():
@@ -135,14 +113,16 @@ def edit_images(
             break
         before = done
 
-        def report(step: int, _: object, before: int = before) -> None:
+        def report(step: int, before: int = before) -> None:
             if on_step is not None:
                 on_step(before + step, total)
 
         pictures = _stack(prior, [sources[i] for i in indices], size)
-        start = None if initial is None else _stack(prior, [initial[i] for i in indices], size)
         target = _make_target(prior, (prompt, negative_prompt), settings, generator, pictures)
-        reached, failure = _optimize(prior, start, target, settings, generator, report, should_stop)
+        start = target.source if initial is None else prior.encode(_stack(prior, [initial[i] for i in indices], size))
+        assert start is not None
+        reached = solve(counted, start, target, settings, generator, report, should_stop)
+        failure = reached.failure
         if reached.steps:
             decoded = prior.decode(reached.latents)
             for row, index in enumerate(indices):
@@ -151,7 +131,6 @@ def edit_images(
                     images[index] = resize(decoded[row : row + 1], sizes[index])[0].float().cpu()
                 elif failure is None:
                     failure = NonFiniteError("the decoded picture", None, row, reached.steps)
-        samples += reached.network_samples
         done += reached.steps
         if failure is not None:
             complete = False
@@ -161,31 +140,6 @@ def edit_images(
             complete = False
             break
     return result()
-
-
-def _optimize(
-    prior: ImagePrior,
-    start: Float[Tensor, "n 3 h w"] | None,
-    target: Target,
-    settings: EditSettings,
-    generator: torch.Generator,
-    on_step: Callable[[int, Distillation], None],
-    should_stop: Callable[[], bool] | None,
-) -> tuple[OptimizeResult, NonFiniteError | None]:
-    """Optimise one group, from the source if `start` is None. A failure comes with what was reached before it."""
-    particles = target.source if start is None else prior.encode(start)
-    assert particles is not None
-    distiller, options = make_edit_distiller(prior, settings), _optimize_settings(settings)
-    try:
-        return (
-            optimize_latents(
-                distiller, particles, target, options, generator, on_step=on_step, should_stop=should_stop
-            ),
-            None,
-        )
-    except NonFiniteError as error:
-        assert isinstance(error.partial, OptimizeResult)
-        return error.partial, error
 
 
 def _groups(prior: ImagePrior, sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:
@@ -208,13 +162,23 @@ def check_groups(prior: ImagePrior, sizes: Sequence[tuple[int, int]], settings: 
 def check_edit(prior: ImagePrior, prompt: str, settings: EditSettings) -> None:
     """Raise `ValueError` at once for what would fail later."""
     settings.validate()
+    parts = settings.parts
     if not prompt.strip():
         raise ValueError('the prompt is empty: say what to change, such as "make it snow"')
-    if not prior.takes_image:
+    if not prior.takes_image and not parts.text_only:
         raise ValueError(
             f"prior {prior.name!r} has no image input, which editing needs: use 'toy', 'instruct-pix2pix' or another "
             "InstructPix2Pix in diffusers layout"
         )
+    if parts.samples:
+        lowest, _ = timesteps_of(settings).bounds(prior.schedule)
+        levels = prior.schedule.steps if parts.from_noise else lowest
+        if settings.steps > levels:
+            remedy = "" if parts.from_noise else ", or a larger t_min"
+            raise ValueError(
+                f"steps={settings.steps}: the descent of editor={settings.editor} may begin with {levels} noise levels "
+                f"above 0: give at most that many steps{remedy}"
+            )
 
 
 def _stack(prior: ImagePrior, pictures: Sequence[Tensor], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
@@ -229,22 +193,14 @@ def _make_target(
     images: Float[Tensor, "n 3 h w"],
 ) -> Target:
     """What one group of pictures should become."""
-    if settings.resolved().image_condition == "scaled-sample":
+    if settings.parts.text_only:  # no picture is shown, whatever the preset would show
+        source = prior.encode(images)
+        image = torch.zeros_like(source) if prior.takes_image else None
+    elif settings.resolved().image_condition == "scaled-sample":
         # The released code draws one posterior sample and uses it as source, start and condition alike.
         image = source = prior.encode_condition(images, scaled_sample=generator)
     else:
         image, source = prior.encode_condition(images), prior.encode(images)
-    text, null = (encoded[None].expand(len(images), *encoded.shape) for encoded in prior.encode_text(list(prompts)))
-    return Target(texts=(text,), null_text=null, image=image, source=source)
-
-
-def _optimize_settings(settings: EditSettings) -> OptimizeSettings:
-    full = settings.resolved()
-    assert full.lr is not None
-    return OptimizeSettings(
-        lr=full.lr,
-        steps=full.steps,
-        lr_decay=full.lr_decay,
-        lr_decay_every=full.lr_decay_every,
-        batch_size=full.batch_size,
-    )
+    captions = [*prompts, settings.source_prompt] if settings.parts.text_only else [*prompts]
+    text, null, *there = (encoded[None].expand(len(images), *encoded.shape) for encoded in prior.encode_text(captions))
+    return Target(texts=(text,), null_text=null, image=image, source=source, source_text=there[0] if there else None)

@@ -1,4 +1,4 @@
-"""Every choice of CSD-Edit, and what the paper, the authors' released code and this project choose differently.
+"""Every choice of an edit, and what the paper, the authors' released code and this project choose differently.
 
 | choice          | paper          | released                  | corrected      | why corrected differs            |
 |-----------------|----------------|---------------------------|----------------|----------------------------------|
@@ -22,6 +22,8 @@ the paper's own text, and the released code has them right.
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from csd_nerf.distill.editors import EDITORS, BaselineName, Editor, EditorParts, KernelName, check_editor
 
 Preset = Literal["paper", "released", "corrected"]
 
@@ -64,7 +66,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class EditSettings:
-    """How CSD-Edit runs. A field that is None takes the preset's value (see the table in this module)."""
+    """How pictures are edited. A field that is None takes the editor's or the preset's value (see their tables)."""
 
     preset: Preset = "corrected"
     """Where the paper, the authors' code and this project differ: whose choice to take."""
@@ -84,10 +86,14 @@ class EditSettings:
     """Lower end of the timestep range, a fraction of the schedule."""
     t_max: float | None = None
     """Upper end of the timestep range."""
-    kernel: Literal["rbf", "independent"] = "rbf"
-    """'independent' is the paper's ablation without SVGD."""
-    baseline: Literal["source", "noise"] = "source"
-    """'noise' is the paper's random-noise ablation: the injected noise is subtracted."""
+    editor: Editor | None = None
+    """Which method edits, see `editors`; None is CSD-Edit with any kernel and baseline."""
+    source_prompt: str = ""
+    """Caption of the pictures as they are, for Delta Denoising Score."""
+    kernel: KernelName | None = None
+    """How pictures listen to each other."""
+    baseline: BaselineName | None = None
+    """What is subtracted from the score: the estimate of the source, or the injected noise."""
     noise: Literal["shared", "independent"] | None = None
     """Whether all particles see the same noise."""
     mixing: Literal["row", "mean"] | None = None
@@ -107,8 +113,21 @@ class EditSettings:
             value, allowed = getattr(self, name), _allowed(hint)
             if allowed and value not in allowed and not (value is None and type(None) in get_args(hint)):
                 raise ValueError(f"{name}={value!r} is unknown: choose {', '.join(allowed)}")
-        chosen = {field.name for field in fields(self) if getattr(self, field.name) is not None}
-        return replace(self, **{name: value for name, value in _CHOICES[self.preset].items() if name not in chosen})
+        defaults = _CHOICES[self.preset] | self.parts.defaults()
+        return replace(self, **{name: value for name, value in defaults.items() if name not in self._given()})
+
+    @property
+    def parts(self) -> EditorParts:
+        """What the editor is made of."""
+        return EDITORS[self.editor or "csd-edit"]
+
+    def used(self) -> dict[str, Any]:
+        """The resolved settings that mean something to the editor, by name."""
+        return {name: value for name, value in vars(self.resolved()).items() if name not in self.parts.unused}
+
+    def _given(self) -> dict[str, Any]:
+        """What is not left to the editor or the preset."""
+        return {entry.name: value for entry in fields(self) if (value := getattr(self, entry.name)) is not None}
 
     def validate(self) -> None:
         """Raise `ValueError`, naming the field and the remedy, for values that cannot work."""
@@ -133,6 +152,8 @@ class EditSettings:
         for wrong, message in problems:
             if wrong:
                 raise ValueError(message)
+        if self.editor is not None:
+            check_editor(self.editor, self._given())
         if full.batch_size is not None:
             self.check_particles(full.batch_size)
 

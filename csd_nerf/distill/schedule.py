@@ -62,6 +62,11 @@ class UniformTimesteps:
 
     def __call__(self, schedule: NoiseSchedule, generator: torch.Generator) -> Int[Tensor, ""]:
         """Draw one timestep, int64 on the CPU."""
+        low, high = self.bounds(schedule)
+        return torch.randint(low, high + 1, (), generator=generator)
+
+    def bounds(self, schedule: NoiseSchedule) -> tuple[int, int]:
+        """Lowest and highest timestep that may be drawn."""
         last = schedule.steps - 1
         low, high = (min(round(fraction * schedule.steps), last) for fraction in (self.t_min, self.t_max))
-        return torch.randint(low, high + 1, (), generator=generator)
+        return low, high

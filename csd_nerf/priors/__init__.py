@@ -4,6 +4,7 @@ from csd_nerf.priors.errors import PriorError, PriorLayoutError, PriorNotFoundEr
 from csd_nerf.priors.gaussian import GaussianPrior, MixturePrior
 from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
 from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior
+from csd_nerf.priors.picture_sampling import solver_of
 from csd_nerf.priors.prompts import DIRECTIONS, mix_encodings, nearest_view, view_prompts, view_weights
 from csd_nerf.priors.registry import PRIORS, load_prior, toy_folder
 from csd_nerf.priors.sampling import sample
@@ -24,6 +25,7 @@ __all__ = [
     "mix_encodings",
     "nearest_view",
     "sample",
+    "solver_of",
     "toy_folder",
     "view_prompts",
     "view_weights",

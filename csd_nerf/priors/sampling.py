@@ -4,11 +4,12 @@
     x_s = alpha_s x + sigma_s eps_hat          for the next lower timestep s
 
 Timesteps are Stable Diffusion's: `steps` of them, spaced by T // steps from 1 upwards (from 0 if they are all T), and
-below the lowest one abar = abar_0. With `ImageTextGuidance` this is the plain InstructPix2Pix baseline, sample for
-sample what diffusers' pipeline gives with `DDIMScheduler`; with `start` it is SDEdit (Meng et al. 2022).
+below the lowest one abar = abar_0. A descent that begins at a given noise level has them evenly below that one. With
+`ImageTextGuidance` this is the plain InstructPix2Pix baseline, sample for sample what diffusers' pipeline gives with
+`DDIMScheduler`; with `start` it is SDEdit (Meng et al. 2022).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from jaxtyping import Float, Int
@@ -28,6 +29,32 @@ def ddim_timesteps(total: int, steps: int) -> Int[Tensor, " steps"]:
         raise ValueError(f"steps={steps}: give 1 to {total}, the timesteps of the prior's schedule")
     spaced = torch.arange(steps).flip(0) * (total // steps)
     return spaced + min(1, total - 1 - int(spaced[0]))  # an offset of 1 would leave the schedule where it is used up
+
+
+def timesteps_from(first: int, steps: int) -> Int[Tensor, " steps"]:
+    """`steps` different timesteps in descending order, evenly from `first` to just above 0: `floor(first k / steps)`.
+
+    Raises `ValueError` unless 1 <= steps <= first.
+    """
+    if not 1 <= steps <= first:
+        raise ValueError(f"steps={steps}: give 1 to {first}, the timesteps from the first one down to 1")
+    return torch.arange(steps, 0, -1) * first // steps
+
+
+@torch.no_grad()
+def descend(
+    prior: ScorePrior,
+    guidance: Guidance,
+    target: Target,
+    x: Float[Tensor, "n c h w"],
+    timesteps: Int[Tensor, " steps"],
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """The DDIM states after each of `timesteps` (descending), from `x` at the first one to noise level 0 at the end."""
+    for t, below in zip(timesteps, torch.cat([timesteps[1:], timesteps.new_zeros(1)]), strict=True):
+        (eps,) = evaluate(prior, t, [guidance.estimate(x, target)])
+        alpha, sigma = prior.schedule.alpha(t).to(x), prior.schedule.sigma(t).to(x)
+        x = add_noise(prior.schedule, below, (x - sigma * eps) / alpha, eps)
+        yield x
 
 
 @torch.no_grad()
@@ -63,21 +90,20 @@ def sample(
     timesteps = ddim_timesteps(prior.schedule.steps, steps)
     if not 0 < strength <= 1 or (start is None and strength != 1):
         raise ValueError(f"strength={strength}: give a share in (0, 1], and below 1 only together with start latents")
-    stride = prior.schedule.steps // steps
     timesteps = timesteps[steps - max(1, round(steps * strength)) :]
     x = start if start is not None else target.null_text.new_empty((len(target.null_text), *_shape(target, shape)))
     eps = noise(x, generator)
-    x = eps if start is None else _mix(prior.schedule, timesteps[0], start, eps)
-    for done, t in enumerate(timesteps, start=1):
-        (eps,) = evaluate(prior, t, [guidance.estimate(x, target)])
-        alpha, sigma = prior.schedule.alpha(t).to(x), prior.schedule.sigma(t).to(x)
-        x = _mix(prior.schedule, (t - stride).clamp(min=0), (x - sigma * eps) / alpha, eps)
+    x = eps if start is None else add_noise(prior.schedule, timesteps[0], start, eps)
+    for done, state in enumerate(descend(prior, guidance, target, x, timesteps), start=1):
+        x = state
         if on_step is not None:
             on_step(done, len(timesteps))
     return x
 
 
-def _mix(schedule: NoiseSchedule, t: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+def add_noise(
+    schedule: NoiseSchedule, t: Int[Tensor, ""], x: Float[Tensor, "n c h w"], eps: Float[Tensor, "n c h w"]
+) -> Float[Tensor, "n c h w"]:
     """alpha_t x + sigma_t eps."""
     return schedule.alpha(t).to(x) * x + schedule.sigma(t).to(x) * eps
 

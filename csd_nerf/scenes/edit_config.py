@@ -10,6 +10,7 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 
 from csd_nerf.scenes.edit_datamanager import EditDataManagerConfig
 from csd_nerf.scenes.edit_options import EditPipelineConfig
+from csd_nerf.scenes.edit_rhythm import EditRhythm
 from csd_nerf.scenes.edit_trainer import EditTrainerConfig
 
 
@@ -82,8 +83,7 @@ def lite_config() -> EditTrainerConfig:
             model=model,
             prior="toy",
             prior_batch_size=None,
-            edit_every=175,
-            edit_steps=60,
+            rhythm=EditRhythm(edit_every=175, edit_steps=60),
             scene_steps=1000,
             # The toy prior's edits add and recolour things, which needs more noise than the paper's range. What is to
             # be added it puts against the background's colour, the more so the larger the guidance scale, so that

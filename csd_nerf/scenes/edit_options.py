@@ -5,11 +5,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+import tyro
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
+from csd_nerf.distill.editing import check_edit
+from csd_nerf.distill.editors import BaselineName, Editor, KernelName
 from csd_nerf.distill.presets import EditSettings
+from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.edit_datamanager import EditDataManagerConfig
+from csd_nerf.scenes.edit_rhythm import EditRhythm
 from csd_nerf.scenes.errors import SceneError
 
 
@@ -18,7 +23,7 @@ class Instruction:
     """What the viewer can change between rounds."""
 
     prompt: str
-    """What to change, as one says it to InstructPix2Pix: "make it snow"."""
+    """What to change, as one says it to InstructPix2Pix: "make it snow"; to dds, what the scene should show."""
     negative_prompt: str = ""
     """What to stay away from."""
     guidance_scale: float = 7.5
@@ -26,7 +31,7 @@ class Instruction:
     image_guidance_scale: float | None = None
     """Image guidance w_s; None takes the preset's."""
     edit_steps: int = 200
-    """CSD-Edit steps of a round."""
+    """Steps of a round."""
 
     def to_state(self) -> dict[str, Any]:
         """For checkpoints and edits.json."""
@@ -41,7 +46,7 @@ def _edit_pipeline() -> type:
 
 @dataclass
 class EditPipelineConfig(VanillaPipelineConfig):
-    """A nerfacto scene and how it is edited. Fields that are None take the preset's value."""
+    """A nerfacto scene and how it is edited. Fields that are None take the editor's or the preset's value."""
 
     _target: type = field(default_factory=_edit_pipeline)
     """Target class to instantiate."""
@@ -51,46 +56,56 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """The radiance field."""
     prompt: str = ""
     """What to change, such as "make it snow". The viewer can change it between rounds."""
+    editor: Editor = "csd-edit"
+    """Who edits: csd-edit, its ablations no-svgd and random-noise, sds, dds (Delta Denoising Score, where the prompt is
+    the caption of the scene as it should be), ip2p (each view by itself with InstructPix2Pix), in2n (the dataset update
+    of Instruct-NeRF2NeRF)."""
+    source_prompt: str = ""
+    """Caption of the scene as it is, such as "a photo of a bear"; for the editor dds, which needs it."""
     negative_prompt: str = ""
     """What to stay away from; takes the place of the empty prompt in the guidance."""
     guidance_scale: float = 7.5
     """Text guidance w_y: 3 to 15 is usual, higher follows the prompt more strongly (CSD Section C)."""
     image_guidance_scale: float | None = None
     """Image guidance w_s: 1.5 to 5 is usual, higher keeps more of the photo (CSD Section C)."""
-    edit_steps: int = 200
-    """CSD-Edit steps in each round (CSD C.2: 200 to 500)."""
+    edit_steps: int | None = None
+    """Steps in each round, of the optimiser or of DDIM. None takes the editor's: 200 (csd-edit-lite: 60; CSD C.2: 200
+    to 500), ip2p 100, in2n 20."""
     lr: float | None = None
     """Learning rate of SGD on the latents."""
     lr_decay: float = 0.9
     """Factor of the learning rate's step decay."""
     lr_decay_every: int = 20
-    """CSD-Edit steps between two decays."""
+    """Steps between two decays."""
     t_min: float | None = None
-    """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2)."""
+    """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2; in2n 0.02; ip2p has none)."""
     t_max: float | None = None
-    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5)."""
+    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; in2n 0.98; ip2p has none)."""
     t_max_end: float | None = None
     """Highest noise level from round `t_max_rounds` of a prompt on, to which it falls evenly from `t_max`: first rounds
-    decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper)."""
+    decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper), as it
+    always does with ip2p and in2n."""
     t_max_rounds: int = 4
     """Rounds in which the highest noise level falls. A new prompt begins at `t_max` again."""
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
-    kernel: Literal["rbf", "independent"] = "rbf"
-    """How views listen to each other; 'independent' is the paper's ablation without SVGD."""
-    baseline: Literal["source", "noise"] = "source"
-    """What is subtracted from the score; 'noise' is the paper's random-noise ablation."""
+    kernel: KernelName | None = None
+    """How views listen to each other, as the editor has it; a choice only with dds (independent, or rbf)."""
+    baseline: BaselineName | None = None
+    """What is subtracted from the score, as the editor has it: the estimate of the source, or the injected noise."""
     noise: Literal["shared", "independent"] | None = None
-    """Whether all views of a round see the same noise."""
+    """Whether all views of a round see the same noise; with ip2p, whether they start from the same."""
     mixing: Literal["row", "mean"] | None = None
     """Normalise a view's mixed score by its kernel row sum, or by the number of views."""
-    edit_every: int = 2000
-    """NeRF steps between two rounds of edits (CSD C.3)."""
-    edit_batch_size: int = 16
-    """Views edited together in a round, at most (CSD C.3). A pass over V views takes ceil(V / this) rounds of equal
-    size; no view is edited twice before all were."""
+    edit_every: int | None = None
+    """NeRF steps between two rounds of edits. None takes the editor's: 2000 (csd-edit-lite: 175; CSD C.3), in2n 10."""
+    edit_batch_size: int | None = None
+    """Views edited together in a round, at most. None takes the editor's: 16 (CSD C.3), in2n 1. A pass over V views
+    takes ceil(V / this) rounds of equal size, in random order; no view is edited twice before all were."""
+    rhythm: tyro.conf.Suppress[EditRhythm] = EditRhythm()
+    """What the method takes for `edit_every`, `edit_batch_size` and `edit_steps` that are None."""
     edit_init: Literal["render", "source"] = "render"
-    """Where the latents of a round start: the current render of the view, or its photo."""
+    """Where the latents of a round start: the current render of the view, or its photo; ip2p starts from noise."""
     scene_steps: int = 30000
     """NeRF steps on the photos before the first edit (CSD C.3). Not used when --load-dir gives a trained scene."""
     seed: int = 0
@@ -110,18 +125,27 @@ class EditPipelineConfig(VanillaPipelineConfig):
 
     def instruction(self) -> Instruction:
         """What the flags ask for at the start."""
-        return Instruction(
-            self.prompt, self.negative_prompt, self.guidance_scale, self.image_guidance_scale, self.edit_steps
+        steps = self.pace().edit_steps
+        return Instruction(self.prompt, self.negative_prompt, self.guidance_scale, self.image_guidance_scale, steps)
+
+    def pace(self) -> EditRhythm:
+        """How often how many views are edited how long: the flags' values, else the editor's."""
+        given = {name: getattr(self, name) for name in ("edit_every", "edit_batch_size", "edit_steps")}
+        return replace(
+            self.rhythm.of(self.editor), **{name: value for name, value in given.items() if value is not None}
         )
 
     def choices(self) -> dict[str, Any]:
         """The other flags that decide how a run edits, by name; those that say where the prior runs do not."""
-        elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size"}
+        elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size", "rhythm"}
         elsewhere |= {entry.name for entry in fields(Instruction)}
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
+        chosen = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
+        settings, pace = self.settings().resolved(), self.pace()
+        chosen |= {"kernel": settings.kernel, "baseline": settings.baseline}
+        return chosen | {"edit_every": pace.edit_every, "edit_batch_size": pace.edit_batch_size}
 
     def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
-        """Settings of CSD-Edit under `instruction`, or under the flags, after `rounds` rounds of this prompt."""
+        """Settings of the editor under `instruction`, or under the flags, after `rounds` rounds of this prompt."""
         chosen = instruction or self.instruction()
         settings = EditSettings(
             preset=self.preset,
@@ -133,12 +157,14 @@ class EditPipelineConfig(VanillaPipelineConfig):
             lr_decay_every=self.lr_decay_every,
             t_min=self.t_min,
             t_max=self.t_max,
+            editor=self.editor,
+            source_prompt=self.source_prompt,
             kernel=self.kernel,
             baseline=self.baseline,
             noise=self.noise,
             mixing=self.mixing,
         )
-        if self.t_max_end is None:
+        if self.t_max_end is None or settings.parts.samples:
             return settings
         start = settings.resolved().t_max
         assert start is not None
@@ -157,14 +183,16 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(with_flags(str(error))) from error
         start = replace(self, t_max_end=None).settings().resolved()
         assert start.t_min is not None and start.t_max is not None
-        if self.t_max_end is not None and not start.t_min <= self.t_max_end <= start.t_max:
+        end = None if start.parts.samples else self.t_max_end
+        if end is not None and not start.t_min <= end <= start.t_max:
             raise SceneError(
-                f"--pipeline.t-max-end {self.t_max_end}: give a noise level from --pipeline.t-min {start.t_min} to "
+                f"--pipeline.t-max-end {end}: give a noise level from --pipeline.t-min {start.t_min} to "
                 f"--pipeline.t-max {start.t_max}."
             )
         for name in ("edit_every", "edit_batch_size", "scene_steps", "t_max_rounds"):
-            if getattr(self, name) < 1:
-                raise SceneError(f"--pipeline.{name.replace('_', '-')} {getattr(self, name)}: give at least 1.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SceneError(f"{flag_of(name)} {value}: give at least 1.")
         if self.prior_batch_size is not None and self.prior_batch_size < 1:
             raise SceneError(f"--pipeline.prior-batch-size {self.prior_batch_size}: give at least 1.")
         if self.seed < 0:
@@ -176,11 +204,12 @@ _PANEL = {"guidance_scale": "Guidance", "image_guidance_scale": "Image guidance"
 
 
 def with_panel_values(
-    config: EditPipelineConfig, wanted: Instruction, previous: Instruction
+    config: EditPipelineConfig, wanted: Instruction, previous: Instruction, prior: ImagePrior | None = None
 ) -> tuple[Instruction, str]:
     """The instruction of the next round from what the viewer's panel says, and a complaint about what cannot work.
 
     A mistake in a field must not end a run of hours: that field then keeps its `previous` value, the others are used.
+    What depends on the prior is checked if it is given.
     """
     chosen, complaints = previous, []
     for name in asdict(wanted):
@@ -189,7 +218,8 @@ def with_panel_values(
             complaints.append("The prompt is empty: the previous one is kept.")
             continue
         try:
-            config.settings(trial).validate()
+            settings = config.settings(trial)
+            settings.validate() if prior is None else check_edit(prior, trial.prompt, settings)
         except ValueError as error:
             said = _renamed(str(error), _PANEL.get)
             complaints.append(f"Not used: {said}; {getattr(previous, name)} is kept.")

@@ -2,10 +2,11 @@
 
     edits/edits.json
     edits/round_0001/view_0007.png      view 7 (counted in the training set) as edited in round 1
-    edits/round_0001/contact_sheet.png  original | render | edited
+    edits/round_0001/contact_sheet.png  original | render | edited; where rounds are many, of a pass in its last round
     edits/round_0002_partial/...        what a round had reached that failed; never trained on
 
-Files are whole or absent, and `edits.json` is written after the pictures it lists.
+Files are whole or absent, and `edits.json` is written after the pictures it lists. Where rounds are many it is written
+with the next checkpoint, not in each of them: it names all rounds, and would cost more than what it tells.
 """
 
 import json
@@ -35,6 +36,8 @@ class EditRecord:
     """One entry for each finished round."""
     events: list[dict[str, Any]] = field(default_factory=list)
     """What else happened to the training views: originals restored, rounds that failed."""
+    _behind: bool = field(default=False, init=False)
+    """Whether `edits.json` lacks a round."""
 
     def picture_path(self, number: int, view: int) -> Path:
         """Where the picture of a view edited in a round is."""
@@ -44,22 +47,52 @@ class EditRecord:
         """Where the contact sheet of a round is."""
         return self.folder / f"round_{number:04d}" / "contact_sheet.png"
 
+    @property
+    def network_samples(self) -> int:
+        """Rows through the prior's network in all rounds."""
+        return sum(entry["network_samples"] for entry in self.rounds)
+
     def write_round(
-        self, number: int, entry: Mapping[str, Any], pictures: Mapping[int, UInt8[Tensor, "_h _w 3"]], sheet: Tensor
+        self,
+        number: int,
+        entry: Mapping[str, Any],
+        pictures: Mapping[int, UInt8[Tensor, "_h _w 3"]],
+        sheet: UInt8[Tensor, "H W 3"] | None,
+        *,
+        flush: bool = True,
     ) -> None:
-        """Write a finished round. Raises `SceneError` when the disk is full; earlier rounds are then intact."""
+        """Write a finished round. Raises `SceneError` when the disk is full; earlier rounds are then intact.
+
+        Without `flush` the index on the disk does not know the round before `flush()`.
+        """
         paths = {view: self.picture_path(number, view) for view in pictures}
         for leftover in set(self.sheet_path(number).parent.glob("view_*.png")) - set(paths.values()):
             leftover.unlink()  # of a run that was interrupted here and resumed with other flags
         for view, picture in pictures.items():
             write_picture(paths[view], picture)
-        write_picture(self.sheet_path(number), sheet)
+        if sheet is not None:
+            write_picture(self.sheet_path(number), sheet)
+        else:
+            self.sheet_path(number).unlink(missing_ok=True)
         files = {str(view): str(path.relative_to(self.folder)) for view, path in paths.items()}
-        self.rounds = [
-            *(old for old in self.rounds if old["round"] < number),
-            {"round": number, **entry, "views": files},
-        ]
-        self._write_index()
+        while self.rounds and self.rounds[-1]["round"] >= number:
+            self.rounds.pop()
+        self.rounds.append({"round": number, **entry, "views": files})
+        self._behind = True
+        if flush:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the index if it does not know all rounds."""
+        if self._behind:
+            self._write_index()
+
+    def last_sheet(self) -> tuple[int, UInt8[Tensor, "H W 3"]] | None:
+        """The newest contact sheet that there is, with its round."""
+        for entry in reversed(self.rounds):
+            if self.sheet_path(entry["round"]).is_file():
+                return entry["round"], read_picture(self.sheet_path(entry["round"]))
+        return None
 
     def write_partial(
         self, number: int, entry: Mapping[str, Any], pictures: Mapping[int, UInt8[Tensor, "_h _w 3"]]
@@ -121,6 +154,7 @@ class EditRecord:
     def _write_index(self) -> None:
         content = {"version": VERSION, **self.about, "rounds": self.rounds, "events": self.events}
         write_json(self.folder / "edits.json", content)
+        self._behind = False
 
 
 def view_names(paths: Sequence[Path]) -> list[str]:

@@ -58,6 +58,11 @@ class EditSchedule:
         remaining = self.remaining or self._order(self.passes)
         return remaining[: math.ceil(len(remaining) / math.ceil(len(remaining) / self.batch_size))]
 
+    @property
+    def ends_pass(self) -> bool:
+        """Whether after the next round each view was edited in this pass."""
+        return len(self.next_batch()) == (len(self.remaining) or self.views)
+
     def finish_round(self) -> None:
         """Count the round of `next_batch` as done."""
         batch = self.next_batch()

@@ -66,6 +66,10 @@ class EditSession:
     """Time spent on NeRF steps, pauses left out and earlier runs of a resumed one included."""
     edit_seconds: float = 0.0
     """Time spent in rounds, those of earlier runs included."""
+    network_samples: int = 0
+    """Rows through the prior's network in finished rounds, those of earlier runs included."""
+    by_pass: bool = False
+    """Whether rounds are so many that the run is saved and told by the pass, see `edit_rhythm`."""
     choices: dict[str, Any] = field(default_factory=dict)
     """The other flags that decide how a run edits."""
     earlier: "Pace" = field(default_factory=lambda: Pace())
@@ -74,12 +78,14 @@ class EditSession:
     @classmethod
     def begin(cls, config: EditPipelineConfig, views: int) -> "EditSession":
         """The session of a run from scratch."""
+        pace = config.pace()
         return cls(
-            schedule=EditSchedule(views, config.edit_batch_size, config.edit_every, config.seed),
+            schedule=EditSchedule(views, pace.edit_batch_size, pace.edit_every, config.seed),
             scene_steps=config.scene_steps,
             flags=config.instruction(),
             instruction=config.instruction(),
             edited_in=[ORIGINAL] * views,
+            by_pass=pace.by_pass,
             choices=config.choices(),
         )
 
@@ -92,6 +98,11 @@ class EditSession:
     def edited_views(self) -> int:
         """Views that show an edit."""
         return sum(number != ORIGINAL for number in self.edited_in)
+
+    @property
+    def next_is_told(self) -> bool:
+        """Whether the next round gets a contact sheet and a line on the terminal, with those before it."""
+        return not self.by_pass or self.schedule.ends_pass
 
     @property
     def pace(self) -> Pace:
@@ -130,13 +141,14 @@ class EditSession:
             self.prompt_rounds = 0
         self.instruction = instruction
 
-    def finish_round(self, views: list[int], seconds: float) -> None:
+    def finish_round(self, views: list[int], seconds: float, network_samples: int) -> None:
         """Account for a round whose pictures are in the training set."""
         self.schedule.finish_round()
         self.prompt_rounds += 1
         for view in views:
             self.edited_in[view] = self.schedule.rounds
         self.edit_seconds += seconds
+        self.network_samples += network_samples
 
     def forget_edits(self) -> None:
         """All views show their photos again; the next round begins a new pass."""
@@ -173,6 +185,7 @@ class EditSession:
             "paused": self.paused,
             "nerf_seconds": self.nerf_seconds,
             "edit_seconds": self.edit_seconds,
+            "network_samples": self.network_samples,
         }
 
     def restore(self, state: dict[str, Any], *, keep_pause: bool) -> None:
@@ -188,6 +201,7 @@ class EditSession:
         self.edited_in = [int(number) for number in state["edited_in"]]
         self.paused = bool(state["paused"]) and keep_pause
         self.nerf_seconds, self.edit_seconds = float(state["nerf_seconds"]), float(state["edit_seconds"])
+        self.network_samples = int(state.get("network_samples", 0))  # of a version that did not count: see the record
         self.earlier = self.pace
         then = Instruction(**state["instruction"])
         if Instruction(**state["flags"]) == self.flags:

@@ -105,7 +105,7 @@ class EditTrainer(Trainer):
                 device=options.prior_device or self.device,
                 dtype=options.prior_dtype,
                 batch_size=options.prior_batch_size,
-                needs_image=True,
+                needs_image=not options.settings().parts.text_only,
             )
             check_edit(prior, options.prompt, options.settings())
         except (PriorError, ValueError) as error:
@@ -210,14 +210,16 @@ class EditTrainer(Trainer):
             self.pipeline.csd_edit.end()
         if not session.round_due(self.edit_steps):
             return
+        told = session.next_is_told
         try:
             finished = self.editor.run_round(step, lambda: self.stop_training)
         except (Exception, KeyboardInterrupt):  # whatever stops a round, the NeRF's steps since the last save are kept
             with suppress(SceneError):  # the disk may be full; the round's error is the one to tell
                 self.save_checkpoint(step)
             raise
-        if finished:
+        if finished and not session.by_pass:
             self.save_checkpoint(step)
+        if finished and told:
             announce_remaining(session, self.edit_steps)
             make_room_for_table()
 
@@ -265,6 +267,7 @@ class EditTrainer(Trainer):
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         if step == self._saved_step and path.exists():
             return
+        self.editor.record.flush()  # a checkpoint needs the rounds that it knows
         write_checkpoint(path, self._checkpoint(step), self.base_dir)
         self._saved_step = step
         if self.config.save_only_latest_checkpoint:

@@ -40,6 +40,8 @@ class EditRun:
     """Time spent on NeRF steps."""
     edit_seconds: float
     """Time spent in rounds."""
+    network_samples: int
+    """Rows through the prior's network in all rounds, counted; those before a resumption included."""
 
 
 def run_edit(
@@ -108,4 +110,5 @@ def train(config: EditTrainerConfig, prior: ImagePrior | None = None) -> EditRun
         edited_views=session.edited_views,
         nerf_seconds=session.nerf_seconds,
         edit_seconds=session.edit_seconds,
+        network_samples=session.network_samples,
     )

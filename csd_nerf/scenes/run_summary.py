@@ -20,7 +20,9 @@ def announce(method: str, config: EditPipelineConfig, session: EditSession, prio
             "csd-edit-lite is made for machines without a GPU: a small field, views of at most "
             f"{config.datamanager.view_size} pixels on their shorter side, prior {prior.name}."
         )
-    say(f'"{session.instruction.prompt}" with prior {prior.name} ({prior.size} pixels) on {prior.device}')
+    source = f' instead of "{config.source_prompt}"' * bool(config.source_prompt)
+    who = f"editor {config.editor}, prior {prior.name} ({prior.size} pixels) on {prior.device}"
+    say(f'"{session.instruction.prompt}"{source} with {who}')
     if schedule.views < schedule.batch_size:
         some = "its single view" if schedule.views == 1 else f"all {schedule.views}"
         say(f"The scene has fewer training views than --pipeline.edit-batch-size {schedule.batch_size}: using {some}.")
@@ -64,7 +66,8 @@ def summarize(session: EditSession, run: Path, scene_checkpoint: Path | None, he
     say(f"{session.rounds} round(s) of edits; {session.edited_views} of {len(session.edited_in)} views show an edit")
     steps = f"{session.scene_done} steps on the photos, {session.edit_done} on edits"
     earlier = "; with what earlier runs did" if session.earlier.steps or session.earlier.rounds else ""
-    say(f"NeRF {duration(session.nerf_seconds)} ({steps}), edits {duration(session.edit_seconds)}{earlier}")
+    cost = f"{duration(session.edit_seconds)}, {session.network_samples} network samples"
+    say(f"NeRF {duration(session.nerf_seconds)} ({steps}), edits {cost}{earlier}")
     say(f"The edited views are in {run / 'edits'}")
     if scene_checkpoint is not None:
         say(f"Other edits of this scene begin with --load-dir {shlex.quote(str(scene_checkpoint.parent))}")

@@ -1,10 +1,11 @@
-"""One round of edits: render, CSD-Edit, record, replace the training views (CSD Section 4.3, C.3)."""
+"""One round of edits: render, edit, record, replace the training views (CSD Section 4.3, C.3)."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,13 +13,13 @@ import torch
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.editing import EditResult, check_groups, edit_images
 from csd_nerf.distill.types import ImagePrior
-from csd_nerf.scenes.contact_sheet import contact_sheet, to_uint8
+from csd_nerf.priors.picture_sampling import solver_of
+from csd_nerf.scenes.contact_sheet import ViewRow, contact_sheet, to_uint8, view_rows
 from csd_nerf.scenes.edit_options import with_flags, with_panel_values
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
-from csd_nerf.scenes.files import read_picture
 from csd_nerf.scenes.terminal import RoundProgress, duration, say
 
 _PRIOR_ADVICE = (
@@ -41,6 +42,12 @@ class SceneEditor:
     lock: AbstractContextManager[Any]
     """Held while the NeRF or its training views are touched. The networks run without it, so that the viewer, which
     needs it for each picture and each click, stays responsive: they do not touch the NeRF."""
+    _rows: list[ViewRow] = field(default_factory=list, init=False)
+    """Views for the next contact sheet."""
+    _seconds: float = field(default=0.0, init=False)
+    """Time of the rounds that the next line tells of."""
+    _complaint: str = field(default="", init=False)
+    """What was last said of the panel."""
 
     @property
     def session(self) -> EditSession:
@@ -60,22 +67,27 @@ class SceneEditor:
             raise SceneError(with_flags(str(error)) + ", or another --pipeline.edit-batch-size.") from error
 
     def run_round(self, step: int, should_stop: Callable[[], bool]) -> bool:
-        """Edit the next batch of views together and train on them from now on; False if it was stopped.
+        """Edit the next batch of views and train on them from now on; False if it was stopped.
 
-        The condition is always the photo; the latents start at the current renders or at the photos. A stopped round
-        leaves no trace and is run again, in the same way, by whoever resumes. Raises `SceneError` when a network
-        returns something that is not finite, or the disk is full: the views then show what they showed before.
+        The condition is always the photo; the latents start at the current renders, at the photos or at noise. A
+        stopped round leaves no trace and is run again, in the same way, by whoever resumes. Raises `SceneError` when a
+        network returns something that is not finite, or the disk is full: the views then show what they showed before.
         """
         started = time.monotonic()
         session, panel, config = self.session, self.pipeline.csd_edit, self.pipeline.config
         session.schedule.requested = False  # before the panel is read: who asks after that has other values in mind
-        instruction, complaint = with_panel_values(config, panel.read(), session.instruction)
+        instruction, complaint = with_panel_values(config, panel.read(), session.instruction, self.prior)
         session.use(instruction)
-        number, views = session.rounds + 1, session.schedule.next_batch()
+        number, views, told = session.rounds + 1, session.schedule.next_batch(), session.next_is_told
         label = f"Round {number}, {len(views)} view{'s' if len(views) > 1 else ''}"
-        if complaint:
+        if complaint and not (session.by_pass and complaint == self._complaint):
             say(complaint)
-        with RoundProgress(label, lambda text: panel.say(f"{complaint}\n\n{text}".lstrip())) as progress:
+        self._complaint = complaint
+
+        def show(text: str) -> None:
+            panel.say(f"{complaint}\n\n{text}".lstrip())
+
+        with RoundProgress(label, show, quiet=session.by_pass) as progress:
             with self.lock, _fitting(number, self.pipeline.device, _RENDER_ADVICE):
                 renders = [self.pipeline.render_view(view) for view in views]
             originals = [self.pipeline.datamanager.train_dataset.original(view) for view in views]
@@ -92,6 +104,7 @@ class SceneEditor:
                         initial=renders if config.edit_init == "render" else None,
                         on_step=progress.update,
                         should_stop=should_stop,
+                        solve=solver_of(config.editor),
                     )
             except NonFiniteError as error:
                 raise self._failure(number, views, entry, error) from error
@@ -101,18 +114,33 @@ class SceneEditor:
             panel.say("The round was stopped.")
             return False
         seconds = time.monotonic() - started
-        entry |= {"seconds": round(seconds, 2), "network_samples": result.network_samples}
-        pictures = {view: to_uint8(image) for view, image in zip(views, result.images, strict=True)}
-        sheet = contact_sheet(views, originals, renders, result.images)
-        self.record.write_round(number, entry, pictures, sheet)
+        entry["seconds"] = round(seconds, 2)
+        self._keep(number, entry, result, view_rows(views, originals, renders, result.images), told)
         with self.lock:
-            for view, picture in pictures.items():
-                self.pipeline.datamanager.put_view(view, picture)
-            session.finish_round(views, seconds)
-        panel.show_contact_sheet(number, contact_sheet(views, originals, renders, result.images, blocks=1))
-        panel.say(f"{complaint}\n\n{label} took {duration(seconds)}.".lstrip())
-        say(f'{label}: "{session.instruction.prompt}" took {duration(seconds)}; see {self.record.sheet_path(number)}')
+            for view, image in zip(views, result.images, strict=True):
+                self.pipeline.datamanager.put_view(view, to_uint8(image))
+            session.finish_round(views, seconds, result.network_samples)
+        show(f"{label} took {duration(seconds)}.")
+        self._seconds += seconds
+        if told:
+            what = f"Pass {entry['pass']}, up to round {number}" if session.by_pass else label
+            took = f"took {duration(self._seconds)}; see {self.record.sheet_path(number)}"
+            say(f'{what}: "{session.instruction.prompt}" {took}')
+            self._seconds = 0.0
         return True
+
+    def _keep(self, number: int, entry: dict[str, Any], result: EditResult, rows: list[ViewRow], told: bool) -> None:
+        """Write a round to the record and show it in the panel; with a contact sheet of all that are not told yet."""
+        so_far = self.session.network_samples + result.network_samples
+        entry |= {"network_samples": result.network_samples, "network_samples_so_far": so_far}
+        pictures = {row.view: to_uint8(image) for row, image in zip(rows, result.images, strict=True)}
+        sheet = None
+        if told:
+            shown = [*self._rows, *rows]
+            sheet = contact_sheet(shown, blocks=max(2, math.ceil(len(shown) / 40)))
+        self.record.write_round(number, entry, pictures, sheet, flush=not self.session.by_pass)
+        self._rows = [] if told else [*self._rows, *rows]
+        self.pipeline.csd_edit.show_contact_sheet(number, contact_sheet(rows, blocks=1))
 
     def restore_originals(self, step: int) -> None:
         """Train on the photos again. The next round begins a new pass."""
@@ -120,6 +148,7 @@ class SceneEditor:
             for view in range(len(self.session.edited_in)):
                 self.pipeline.datamanager.put_view(view, None)
             self.session.forget_edits()
+        self._rows = []
         self.record.add_event({"event": "originals restored", "step": step, "rounds": self.session.rounds})
         self.pipeline.csd_edit.say("All views show their photos again.")
 
@@ -137,24 +166,26 @@ class SceneEditor:
                     "--downscale-factor) as in that run, or start from its scene folder."
                 )
             data.put_view(view, picture)
+        if self.session.network_samples == 0:  # a checkpoint of a version that did not count them
+            self.session.network_samples = self.record.network_samples
 
     def show_last_round(self) -> None:
-        """Show the contact sheet of the last round in the panel, if there is one."""
-        number = self.session.rounds
+        """Show the last contact sheet in the panel, if there is one."""
         with suppress(OSError):  # it is only for looking at
-            self.pipeline.csd_edit.show_contact_sheet(number, read_picture(self.record.sheet_path(number)))
+            if (last := self.record.last_sheet()) is not None:
+                self.pipeline.csd_edit.show_contact_sheet(*last)
 
     def _entry(self, step: int, views: list[int]) -> dict[str, Any]:
         """What edits.json says about a round before it has run."""
         session, config = self.session, self.pipeline.config
-        settings = config.settings(session.instruction, session.prompt_rounds).resolved()
+        settings = config.settings(session.instruction, session.prompt_rounds)
         return {
             "step": step,
             "pass": session.schedule.passes + (0 if session.schedule.remaining else 1),
             **session.instruction.to_state(),
-            "edit_init": config.edit_init,
+            "edit_init": "noise" if settings.parts.from_noise else config.edit_init,
             "seed": config.seed,
-            "settings": {name: value for name, value in vars(settings).items() if name != "steps"},
+            "settings": {name: value for name, value in settings.used().items() if name != "steps"},
             "edited": views,
         }
 
@@ -165,7 +196,7 @@ class SceneEditor:
             pictures = {view: to_uint8(image) for view, image in zip(views, partial.images, strict=True)}
             folder = self.record.write_partial(number, entry | {"error": str(error)}, pictures)
             where = f" What it had reached is in {folder}."
-        at = "" if error.step is None else f" at CSD-Edit step {error.step}"
+        at = "" if error.step is None else f" at edit step {error.step}"
         at += "" if error.t is None else f", noise level t = {error.t}"
         return SceneError(
             f"round {number} failed: {error.what} of view {views[error.particle]} of the training set is not "

@@ -58,12 +58,13 @@ def own_writers() -> Iterator[None]:
 class RoundProgress:
     """A progress bar with the time that is left, measured on the steps of this round alone."""
 
-    def __init__(self, label: str, on_text: Callable[[str], None]) -> None:
-        self._label = label
+    def __init__(self, label: str, on_text: Callable[[str], None], *, quiet: bool = False) -> None:
+        """`on_text` shows it in the viewer too; if `quiet`, only lines about long rounds go to the terminal."""
+        self._label, self._quiet = label, quiet
         self._on_text = on_text
         description, state = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[state]}"))
         columns = (description, BarColumn(), state)
-        self._bar = Progress(*columns, console=CONSOLE, transient=True, disable=not CONSOLE.is_terminal)
+        self._bar = Progress(*columns, console=CONSOLE, transient=True, disable=quiet or not CONSOLE.is_terminal)
         self._task: TaskID | None = None
         self._first: tuple[float, int] | None = None
         self._last_text = 0.0
@@ -90,6 +91,6 @@ class RoundProgress:
         if now - self._last_text > 0.5 or done == total:
             self._last_text = now
             self._on_text(f"{self._label}: step {done} of {total}, {left or 'estimating the time'}")
-        if not CONSOLE.is_terminal and now - self._last_line > _INTERVAL:
+        if (self._quiet or not CONSOLE.is_terminal) and now - self._last_line > _INTERVAL:
             self._last_line = now
             say(f"{self._label}: step {done} of {total}, {left}")

@@ -96,7 +96,7 @@ class EditPanel(nn.Module):
         self.d_image_guidance_scale = ViewerQuantity(
             "Image guidance", image_scale, 0.1, 0.0, "Higher keeps more of the photo; 1.5 to 5 is usual"
         )
-        self.e_edit_steps = ViewerQuantity("Edit steps", start.edit_steps, 1, 1, "CSD-Edit steps of a round")
+        self.e_edit_steps = ViewerQuantity("Edit steps", start.edit_steps, 1, 1, "Steps of a round")
         self.f_edit_now = ViewerHintedButton(
             "Edit now", self._wish("requested"), "A round at once; before the first one, training on the photos ends"
         )

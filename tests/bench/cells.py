@@ -18,7 +18,7 @@ from csd_nerf.bench.store import Store
 TINY = Protocol(2, Budget(nerf_steps=2, samples_per_view=20, rounds=2, batch=4, views=4), held_out=3, size=32)
 Inputs = tuple[Mapping[str, bytes], ...]
 HERE = ("unedited", "csd-edit", "no-svgd", "sds")
-"""Methods that need nothing but what this package always had."""
+"""A few methods."""
 
 
 def cells(count: int = 2) -> list[Cell]:

@@ -1,6 +1,6 @@
 """Which cells there are: scenes nobody chose, instructions with a truth, methods with equal budgets."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from csd_nerf.bench.scenes import (
     source_caption,
     target_caption,
 )
+from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_schedule import EditSchedule
 from csd_nerf.toyworld.captions import vocabulary
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, scene_from_seed
@@ -155,10 +156,8 @@ def test_bad_choices_name_their_flag(change: dict[str, Any], said: str):
         make_plan(replace(choice, **change), TINY)
 
 
-def test_methods_that_this_installation_lacks(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(METHODS, "dds", replace(METHODS["dds"], settings={"telepathy": True}))
-    choice = Choice((HELD_OUT_SEEDS,), ("hat",), ("csd-edit", "dds"))
-    with pytest.raises(ValueError, match="--methods dds: this installation's pipeline has no --pipeline.telepathy"):
-        make_plan(choice, TINY)
-    plan = make_plan(replace(choice, named=False), TINY)
-    assert [cell.spec["method"] for cell in plan.edits()] == ["csd-edit"] and "dds" in plan.left_out[0]
+def test_every_setting_is_one_of_the_pipelines():
+    """A misspelt one would be set on the configuration, and nothing would come of it."""
+    known = {entry.name for entry in fields(EditPipelineConfig)}
+    for method in METHODS.values():
+        assert set(method.spend(FULL.budget)) <= known, method.name

@@ -21,7 +21,7 @@ from csd_nerf.distill import (
 from tests.distill.analytic import Constant, FormulaPrior, random_target, seeded
 
 COMMON = {"steps": 200, "guidance_scale": 7.5, "lr_decay": 0.9, "lr_decay_every": 20, "kernel": "rbf",
-          "baseline": "source", "batch_size": None}  # fmt: skip
+          "baseline": "source", "batch_size": None, "editor": None, "source_prompt": ""}  # fmt: skip
 PAPER = {"noise": "shared", "mixing": "mean", "bandwidth": "median", "repulsion": "unit", "image_condition": "mode",
          "image_guidance_scale": 1.5, "t_min": 0.2, "t_max": 0.5, "lr": 2.0}  # fmt: skip
 PRESETS: dict[Any, dict[str, Any]] = {
@@ -191,6 +191,7 @@ def test_bad_settings_are_refused_before_any_work(change, message) -> None:
     ("name", "choices"),
     [
         ("preset", "paper, released, corrected"),
+        ("editor", "csd-edit, no-svgd, random-noise, sds, dds, ip2p, in2n"),
         ("kernel", "rbf, independent"),
         ("baseline", "source, noise"),
         ("noise", "shared, independent"),
@@ -248,6 +249,6 @@ def test_what_the_group_check_lets_through_runs(n: int) -> None:
         try:
             check_groups(FormulaPrior(), [(8, 8)] * n, settings)
         except ValueError:
-            assert n == 2 and settings.kernel == "rbf"
+            assert n == 2 and settings.resolved().kernel == "rbf"
             continue
         assert edit_images(FormulaPrior(), squares(n), "snow", settings=settings, generator=seeded()).complete

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from csd_nerf.metrics import fid, frechet_distance, load_inception
+from csd_nerf.metrics.frechet import as_tensorflow_did
 
 
 def with_moments(mean: Tensor, covariance: Tensor, count: int = 50) -> Tensor:
@@ -81,6 +82,38 @@ def test_fid_through_a_torchscript(tmp_path: Path, network: nn.Module):
     moved = fid(images * 0.5, images * 0.5 + 0.2, features, batch=7)
     assert moved.mean == pytest.approx(3 * 0.2**2, abs=1e-3)
     assert moved.note == "20 against 20 pictures" and moved.better == "lower"
+
+
+class Bare(nn.Module):
+    """Takes what Inception-v3 itself takes, and shows where and how bright it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 3, 1, bias=False)
+        nn.init.dirac_(self.first.weight)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        if pictures.shape[2] != 299 or pictures.shape[3] != 299:
+            raise ValueError("299 x 299 pictures are expected")
+        seen = self.first(pictures)
+        return torch.cat([seen[:, :, 0, 0], seen[:, :, 150, 298]], dim=1)
+
+
+def test_a_bare_network_gets_what_it_was_trained_on(tmp_path: Path):
+    torch.jit.script(Bare()).save(str(tmp_path / "inception.pt"))
+    pictures = torch.arange(8, dtype=torch.uint8).expand(1, 3, 5, 8)
+    first, last = load_inception(tmp_path / "inception.pt")(pictures)[0].split(3)
+    assert first.tolist() == [-1, -1, -1]
+    # Column 298 of 299 lies at 298 * 8 / 299, beyond the last pixel, whose value it takes.
+    assert last.tolist() == pytest.approx([(7 - 128) / 128] * 3)
+    half = as_tensorflow_did(pictures)[0, 0, 0, 100]
+    assert half == pytest.approx((100 * 8 / 299 - 128) / 128, abs=1e-6), "the ramp is read at i w / side"
+
+
+def test_a_network_of_another_kind_is_named(tmp_path: Path):
+    torch.jit.script(nn.Conv2d(4, 2, 1)).save(str(tmp_path / "inception.pt"))
+    with pytest.raises(OSError, match=r"--inception .*inception.pt takes neither 8-bit pictures"):
+        load_inception(tmp_path / "inception.pt")
 
 
 def test_values_outside_of_the_range_do_not_wrap_around():

@@ -16,7 +16,8 @@ def test_defaults_are_the_papers():
     """CSD Section C and C.3."""
     config = edit_config()
     options, settings = config.pipeline, config.pipeline.settings().resolved()
-    assert (options.scene_steps, options.edit_every, options.edit_batch_size) == (30000, 2000, 16)
+    pace = options.pace()
+    assert (options.scene_steps, pace.edit_every, pace.edit_batch_size, pace.edit_steps) == (30000, 2000, 16, 200)
     assert (settings.t_min, settings.t_max) == (0.2, 0.5)
     assert options.settings(rounds=100).resolved() == settings, "the noise range stays"
     assert 3 <= settings.guidance_scale <= 15
@@ -41,7 +42,7 @@ def test_lite_is_a_small_variant_of_the_same_configuration():
         f.name for f in fields(full.pipeline) if getattr(full.pipeline, f.name) != getattr(lite.pipeline, f.name)
     }
     assert changed == {
-        "datamanager", "model", "prior", "prior_batch_size", "edit_every", "edit_steps", "scene_steps",
+        "datamanager", "model", "prior", "prior_batch_size", "rhythm", "scene_steps",
         "guidance_scale", "t_max", "t_max_end", "view_dependence",
     }  # fmt: skip
     assert edit_config().pipeline == full.pipeline, "making the variant leaves the original alone"
@@ -60,7 +61,7 @@ def test_every_flag_has_a_help_text():
 
     text = " ".join(re.sub("[│─╭╮╰╯]", " ", get_parser(EditPipelineConfig).format_help()).split())
     for field in fields(EditPipelineConfig):
-        if field.name not in ("_target", "datamanager", "model"):
+        if field.name not in ("_target", "datamanager", "model", "rhythm"):
             assert f"--{field.name.replace('_', '-')}" in text
     assert "Not used when --load-dir gives a trained scene" in text
 

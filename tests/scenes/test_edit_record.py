@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint, write_checkpoint
-from csd_nerf.scenes.contact_sheet import contact_sheet
+from csd_nerf.scenes.contact_sheet import contact_sheet, view_rows
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import write_atomically, write_json
@@ -120,7 +120,7 @@ def test_an_unwritable_folder_is_named(tmp_path: Path):
 def test_contact_sheet_shows_three_pictures_of_each_view(views: int):
     colours = torch.rand(3, views, 3, 1, 1)
     originals, renders, edited = ([colour.expand(3, 20, 30) for colour in column] for column in colours)
-    sheet = contact_sheet(list(range(views)), originals, renders, edited)
+    sheet = contact_sheet(view_rows(list(range(views)), originals, renders, edited))
     for colour in colours.flatten(0, 1):
         wanted = (colour.flatten() * 255).round()
         assert ((sheet.float() - wanted).abs().sum(dim=-1) <= 3).sum() >= 96 * 100, "each thumbnail is there"

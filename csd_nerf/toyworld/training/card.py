@@ -11,6 +11,7 @@ import diffusers
 import torch
 
 from csd_nerf.toyworld.training.data import EditData
+from csd_nerf.toyworld.training.history import TrainingHistory
 from csd_nerf.toyworld.training.pictures import save_curve
 from csd_nerf.toyworld.training.settings import TrainingSettings
 
@@ -37,6 +38,8 @@ class TrainingRecord:
     """Per text guidance and kind, see `sampling.relative_errors`."""
     checked: int
     """Held-out edits behind `relative_errors`."""
+    history: TrainingHistory
+    """All trainings of this prior, this one included."""
 
 
 def processor() -> str:
@@ -55,20 +58,35 @@ def machine(device: str) -> str:
     return f"{processor()}, {os.cpu_count()} cores, no GPU"
 
 
+def autoencoder_work(settings: TrainingSettings, stage: StageRecord) -> str:
+    """Size and training of the autoencoder in words; empty if it was taken from another prior."""
+    if not stage.steps:
+        return ""
+    return f"{stage.parameters / 1e6:.1f} M parameters, {_work(stage, settings.autoencoder_batch)}"
+
+
+def denoiser_samples(settings: TrainingSettings, stage: StageRecord) -> int:
+    """Training samples of the stage."""
+    return stage.steps * settings.denoiser_batch
+
+
 def _facts(settings: TrainingSettings, data: EditData, record: TrainingRecord) -> list[tuple[str, str]]:
     """The rows of the card's first table."""
     size = settings.network
     first, second = record.autoencoder, record.denoiser
     psnr = f"{first.rows[-1]['psnr']:.1f} dB" if first.rows else "not measured"
-    samples = second.steps * settings.denoiser_batch
+    samples, history = denoiser_samples(settings, second), record.history
+    before = history.denoiser_samples - samples
+    started = [("trainings", f"{history.trainings}; before the last: {before} samples")] if settings.start_from else []
     latents = f"4 x {size.latent_size} x {size.latent_size} (factor {size.factor})"
     held_out = f"{int(data.held_out.sum())} pictures, {int(data.held_out_pairs.sum())} pairs held out"
     return [
         ("pictures", f"{size.image_size} x {size.image_size}; latents {latents}"),
         ("data", f"{len(data.images)} pictures, {len(data.pairs)} edit pairs; {held_out}"),
-        ("autoencoder", f"{first.parameters / 1e6:.1f} M parameters, {_work(first, settings.autoencoder_batch)}"),
+        ("autoencoder", history.autoencoder or "taken from the prior that this one goes on from"),
         ("UNet, text encoder", f"{second.parameters / 1e6:.1f} M parameters, {_work(second, settings.denoiser_batch)}"),
         ("denoiser's samples", f"{samples} ({samples / len(data.pairs):.0f} times every pair)"),
+        *started,
         ("machine", machine(settings.device)),
         ("software", f"torch {torch.__version__}, diffusers {diffusers.__version__}"),
         ("date", datetime.date.today().isoformat()),
@@ -105,7 +123,7 @@ def write_card(
     drop = settings.dropout
     text = f"""# Toy prior
 
-A small InstructPix2Pix in diffusers' folder layout, trained from nothing on `csd_nerf.toyworld`: procedural 3D scenes,
+A small InstructPix2Pix in diffusers' folder layout, trained on `csd_nerf.toyworld` alone: procedural 3D scenes,
 their captions and their true edits. It knows these scenes and little else; it is there so that everything in this
 repository runs and is tested without a GPU and without a hub.
 

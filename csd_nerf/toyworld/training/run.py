@@ -10,11 +10,18 @@ from csd_nerf.toyworld.training import autoencoder as autoencoding
 from csd_nerf.toyworld.training import denoiser as denoising
 from csd_nerf.toyworld.training import provenance
 from csd_nerf.toyworld.training.autoencoder import encode_moments, latent_statistics, peak_signal_to_noise, reconstruct
-from csd_nerf.toyworld.training.card import StageRecord, TrainingRecord, write_card
+from csd_nerf.toyworld.training.card import (
+    StageRecord,
+    TrainingRecord,
+    autoencoder_work,
+    denoiser_samples,
+    write_card,
+)
 from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
 from csd_nerf.toyworld.training.data import EditData, prepare_edits, read_photos
 from csd_nerf.toyworld.training.denoiser import Denoiser, LatentPairs, make_evaluation, make_latent_pairs
 from csd_nerf.toyworld.training.export import export_prior
+from csd_nerf.toyworld.training.history import read_history
 from csd_nerf.toyworld.training.loop import LoopSettings, TrainingLoop
 from csd_nerf.toyworld.training.networks import (
     AutoencoderKL,
@@ -28,6 +35,7 @@ from csd_nerf.toyworld.training.networks import (
 from csd_nerf.toyworld.training.pictures import save_grid
 from csd_nerf.toyworld.training.sampling import TEXT_GUIDANCE, relative_errors, sample_edits
 from csd_nerf.toyworld.training.settings import TrainingSettings
+from csd_nerf.toyworld.training.start import check_start, copy_tokenizer, load_autoencoder, load_denoiser
 from csd_nerf.toyworld.training.tokenizer import load_tokenizer, write_tokenizer
 
 
@@ -64,12 +72,13 @@ def _count(network: nn.Module) -> int:
 
 def train_autoencoder(settings: TrainingSettings, data: EditData) -> tuple[AutoencoderKL, StageRecord]:
     """Stage 1; the returned network has the averaged weights and is frozen."""
+    if settings.start_from is not None:
+        return _taken_autoencoder(settings, data, settings.start_from)
     torch.manual_seed(settings.seed)
     autoencoder = build_autoencoder(settings.network)
     autoencoder.to(settings.device)  # pyright: ignore[reportArgumentType]
     photos = read_photos(settings.photos, settings.network.image_size)
-    checked = data.images[data.held_out]
-    checked = checked[torch.linspace(0, len(checked) - 1, min(64, len(checked))).long()]
+    checked = _checked_pictures(data)
     origin = {"data (--data)": provenance.of_data(data), "photos (--photos)": provenance.of_tensor(photos)}
     loop = TrainingLoop(
         autoencoder,
@@ -94,6 +103,21 @@ def train_autoencoder(settings: TrainingSettings, data: EditData) -> tuple[Autoe
     record = _finish(loop)
     draw(loop.step)
     return autoencoder, record
+
+
+def _checked_pictures(data: EditData, most: int = 64) -> torch.Tensor:
+    """Held-out pictures, evenly chosen."""
+    pictures = data.images[data.held_out]
+    return pictures[torch.linspace(0, len(pictures) - 1, min(most, len(pictures))).long()]
+
+
+def _taken_autoencoder(settings: TrainingSettings, data: EditData, prior: Path) -> tuple[AutoencoderKL, StageRecord]:
+    """The autoencoder of the prior to start from, measured but not trained."""
+    autoencoder = load_autoencoder(prior, settings.network)
+    autoencoder.to(settings.device).eval().requires_grad_(False)  # pyright: ignore[reportArgumentType]
+    checked = _checked_pictures(data)
+    quality = {"psnr": peak_signal_to_noise(reconstruct(autoencoder, checked), checked), "minutes": 0.0}
+    return autoencoder, StageRecord(0, 0.0, [quality], _count(autoencoder))
 
 
 @dataclass(frozen=True)
@@ -155,16 +179,23 @@ def train_denoiser(
     folder = settings.output / "tokenizer"
     begun = settings.resume and (settings.output / "denoiser.pt").exists()
     if not (begun and folder.exists()):  # before that it follows the texts of the data, whatever they were last time
-        write_tokenizer(folder, data.texts, size.text_length)
+        if settings.start_from is not None:
+            copy_tokenizer(settings.start_from, folder, data.texts)
+        else:
+            write_tokenizer(folder, data.texts, size.text_length)
     tokenizer = load_tokenizer(folder)
     torch.manual_seed(settings.seed + 1)
     text_encoder = build_text_encoder(size, tokenizer)
-    denoiser = Denoiser(build_denoiser(size), text_encoder).to(settings.device)
+    denoiser = Denoiser(build_denoiser(size), text_encoder)
+    if settings.start_from is not None:
+        load_denoiser(denoiser, settings.start_from)
+    denoiser.to(settings.device)
     scheduler = build_scheduler()
     latents = make_latent_pairs(data, moments, scaling_factor(autoencoder), tokenizer)
     held_out = data.held_out_pairs
     origin = {
         "data (--data)": provenance.of_data(data),
+        "first weights (--start-from, --seed)": provenance.of_network(denoiser),
         "weights of the autoencoder": provenance.of_network(autoencoder),
         "words (tokenizer)": provenance.of_files(folder, ["vocab.json", "merges.txt"]),
     }
@@ -199,7 +230,8 @@ def cached_moments(settings: TrainingSettings, data: EditData, autoencoder: Auto
         save_checkpoint(path, stored)
         moments = stored["moments"].float()  # as whoever resumes will read them
     statistics = latent_statistics(moments)
-    autoencoder.register_to_config(scaling_factor=1 / statistics["std"])
+    if settings.start_from is None:
+        autoencoder.register_to_config(scaling_factor=1 / statistics["std"])
     print("latents", {name: round(value, 4) for name, value in statistics.items()}, flush=True)
     return moments
 
@@ -218,6 +250,7 @@ def train_prior(settings: TrainingSettings, notes: str = "") -> Path:
         ValueError: the output folder was begun with other data, photos, sizes or a shorter autoencoder training.
         FloatingPointError: a loss is not finite.
     """
+    check_start(settings)
     settings.output.mkdir(parents=True, exist_ok=True)
     data = prepare_edits(settings)
     autoencoder, first = train_autoencoder(settings, data)
@@ -230,6 +263,10 @@ def train_prior(settings: TrainingSettings, notes: str = "") -> Path:
     sampler.compare(2, folder / "samples.png")
     errors = {guidance: sampler.compare(12, text_guidance=guidance) for guidance in (TEXT_GUIDANCE, 5.0)}
     checked = len(choose_checked(data, 12).rows)
-    record = TrainingRecord(first, second, latent_statistics(moments), errors, checked)
+    history = read_history(settings.start_from).then(
+        autoencoder_work(settings, first), denoiser_samples(settings, second), second.minutes
+    )
+    history.write(folder)
+    record = TrainingRecord(first, second, latent_statistics(moments), errors, checked, history)
     write_card(folder, settings, data, record, notes)
     return folder

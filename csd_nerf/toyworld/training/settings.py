@@ -100,6 +100,9 @@ class TrainingSettings:
     """Folder with real pictures (jpg, png); the autoencoder sees crops of them too."""
     style_nets: Path | None = None
     """Folder with style transfer networks, for a data set that has to be made."""
+    start_from: Path | None = None
+    """A trained prior to go on from, of the same size. Its autoencoder and its words are taken as they are; only text
+    encoder and UNet are trained."""
     size: SizeName = "cpu"
     """Network size: `cpu` (64 pixels) or `gpu` (128 pixels)."""
     autoencoder_minutes: float = 20.0
