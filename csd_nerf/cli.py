@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from csd_nerf.metrics_command import Metrics
+from csd_nerf.prior_check import PriorCheck
 
 _console = Console(stderr=True)
 
@@ -143,7 +144,11 @@ def _device(name: str) -> str:
 class Prior:
     """Diffusion priors."""
 
-    command: Annotated[PriorInfo, tyro.conf.subcommand("info")] | Annotated[PriorTrain, tyro.conf.subcommand("train")]
+    command: (
+        Annotated[PriorInfo, tyro.conf.subcommand("info")]
+        | Annotated[PriorTrain, tyro.conf.subcommand("train")]
+        | Annotated[PriorCheck, tyro.conf.subcommand("check")]
+    )
 
     def run(self) -> int:
         """Run the chosen command."""
