@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from csd_nerf.bench_command import Bench
 from csd_nerf.metrics_command import Metrics
+from csd_nerf.prior_check import PriorCheck
 
 _console = Console(stderr=True)
 
@@ -154,7 +155,11 @@ def _device(name: str) -> str:
 class Prior:
     """Diffusion priors."""
 
-    command: Annotated[PriorInfo, tyro.conf.subcommand("info")] | Annotated[PriorTrain, tyro.conf.subcommand("train")]
+    command: (
+        Annotated[PriorInfo, tyro.conf.subcommand("info")]
+        | Annotated[PriorTrain, tyro.conf.subcommand("train")]
+        | Annotated[PriorCheck, tyro.conf.subcommand("check")]
+    )
 
     def run(self) -> int:
         """Run the chosen command."""

@@ -10,6 +10,8 @@ from pathlib import Path
 import diffusers
 import torch
 
+from csd_nerf.toyworld.judging.gates import IMAGE_GUIDANCE, STEPS
+from csd_nerf.toyworld.training.card_parts import gates_section, markdown_table
 from csd_nerf.toyworld.training.data import EditData
 from csd_nerf.toyworld.training.history import TrainingHistory
 from csd_nerf.toyworld.training.pictures import save_curve
@@ -102,12 +104,12 @@ def _work(stage: StageRecord, batch: int) -> str:
 def _error_table(data: EditData, errors: dict[float, dict[str, float]]) -> str:
     """One row per kind of edit, one column per text guidance."""
     counts = Counter(data.kinds)
-    lines = ["| kind | pairs in the data |" + "".join(f" text guidance {guidance:g} |" for guidance in errors)]
-    lines.append("|---|---|" + "---|" * len(errors))
-    for kind in next(iter(errors.values())):
-        values = "".join(f" {column[kind]:.2f} |" for column in errors.values())
-        lines.append(f"| {kind} | {counts[kind]} |{values}")
-    return "\n".join(lines)
+    header = ["kind", "pairs in the data", *(f"text guidance {guidance:g}" for guidance in errors)]
+    rows = [
+        [kind, str(counts[kind]), *(f"{column[kind]:.2f}" for column in errors.values())]
+        for kind in next(iter(errors.values()))
+    ]
+    return markdown_table(header, rows)
 
 
 def write_card(
@@ -118,7 +120,7 @@ def write_card(
     losses = ["train", "held_out", *kinds]
     save_curve(folder / "loss.png", record.denoiser.rows, losses, "noise prediction, weighted squared error", True)
     save_curve(folder / "autoencoder.png", record.autoencoder.rows, ["psnr"], "autoencoder, held-out PSNR (dB)")
-    facts = "\n".join(f"| {name} | {value} |" for name, value in _facts(settings, data, record))
+    facts = markdown_table(["", ""], _facts(settings, data, record))
     table = _error_table(data, record.relative_errors)
     drop = settings.dropout
     text = f"""# Toy prior
@@ -127,8 +129,6 @@ A small InstructPix2Pix in diffusers' folder layout, trained on `csd_nerf.toywor
 their captions and their true edits. It knows these scenes and little else; it is there so that everything in this
 repository runs and is tested without a GPU and without a hub.
 
-| | |
-|---|---|
 {facts}
 
 Command: `csd prior train`; seed {settings.seed}, size `{settings.size}`. Condition dropped in training:
@@ -137,15 +137,17 @@ caption without image.
 
 ## Held-out scenes
 
-Squared pixel error of plain sampling (20 DDIM steps, image guidance 1.5, {record.checked} held-out edits) divided by
-the error of leaving the source as it is: below 1 is an edit towards the truth. Instructions that leave a choice ("give
-it a hat", "change its colour") have no single truth: another choice counts as an error.
+Squared pixel error of plain sampling ({STEPS} DDIM steps, image guidance {IMAGE_GUIDANCE:g}, {record.checked} held-out
+edits) divided by the error of leaving the source as it is: below 1 is an edit towards the truth. Instructions that
+leave a choice ("give it a hat", "change its colour") have no single truth: another choice counts as an error.
 
 {table}
 
 Source, plain sampling (text guidance {next(iter(record.relative_errors)):g}), truth:
 
 ![held-out edits](samples.png)
+
+{gates_section()}
 
 ## Training
 

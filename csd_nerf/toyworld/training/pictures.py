@@ -16,32 +16,50 @@ def save_grid(
     names: list[str],
     labels: list[str] | None = None,
     per_row: int = 1,
+    scale: int = 1,
+    inks: list[str] | None = None,
 ) -> None:
-    """Draw rows of pictures (one column of `columns` beside the next), labels below, `per_row` groups side by side."""
+    """Draw rows of pictures (one column of `columns` beside the next), labels below, `per_row` groups side by side.
+
+    Args:
+        path: the PNG.
+        columns: pictures, of one size.
+        names: of the columns, shown above the first row.
+        labels: text below each group; what is too long for a line is cut off, and a text may have several lines.
+        per_row: groups side by side.
+        scale: whole factor that pictures are enlarged by; texts are not.
+        inks: colour of each label; default black.
+    """
     count, height, width, _ = columns[0].shape
-    gap, text = 4, 12 if labels else 0
+    height, width = height * scale, width * scale
+    gap, text = 4, 12 * max(label.count("\n") + 1 for label in labels) if labels else 0
     group = len(columns) * (width + gap) + gap
     rows = -(-count // per_row)
-    canvas = Image.new("RGB", (per_row * group, 14 + rows * (height + text + gap)), "white")
+    canvas = Image.new("RGB", (min(per_row, count) * group, 14 + rows * (height + text + gap)), "white")
     pen = ImageDraw.Draw(canvas)
     for index in range(count):
         left = (index % per_row) * group
         top = 14 + (index // per_row) * (height + text + gap)
         for position, column in enumerate(columns):
             x = left + position * (width + gap)
-            canvas.paste(Image.fromarray(column[index].numpy()), (x, top))
+            picture = Image.fromarray(column[index].numpy())
+            canvas.paste(picture.resize((width, height), Image.Resampling.NEAREST), (x, top))
             if index < per_row:
                 pen.text((x, 1), names[position], fill="black")
         if labels:
-            pen.text((left, top + height), labels[index][: group // 6], fill="black")
+            lines = "\n".join(line[: group // 6] for line in labels[index].split("\n"))
+            pen.multiline_text((left, top + height), lines, fill=inks[index] if inks else "black", spacing=1)
     save_small(path, canvas)
 
 
 def save_small(path: Path, picture: Image.Image, limit: int = 400_000) -> None:
-    """Write an optimised PNG; one above `limit` bytes is reduced to a palette of 256 colours."""
+    """Write an optimised PNG below `limit` bytes: with a palette of 256 colours, then smaller, where it must be."""
     write_atomically(path, lambda temporary: picture.save(temporary, optimize=True))
-    if path.stat().st_size > limit:
-        write_atomically(path, lambda temporary: picture.quantize(256).save(temporary, optimize=True))
+    shown = picture
+    while path.stat().st_size > limit:
+        few = shown.quantize(256)
+        write_atomically(path, lambda temporary, few=few: few.save(temporary, optimize=True))
+        shown = shown.resize((shown.width * 9 // 10, shown.height * 9 // 10), Image.Resampling.LANCZOS)
 
 
 def save_curve(

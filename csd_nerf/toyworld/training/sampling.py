@@ -1,4 +1,4 @@
-"""Plain InstructPix2Pix sampling with DDIM, and how far its pictures are from the true edits.
+"""Plain InstructPix2Pix sampling with DDIM, of networks that are being trained.
 
 eps = e(0, "") + w_s (e(I, "") - e(0, "")) + w_y (e(I, y) - e(I, "")), three UNet samples per step.
 """
@@ -7,12 +7,13 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from csd_nerf.toyworld.judging.errors import relative_errors
+from csd_nerf.toyworld.judging.gates import IMAGE_GUIDANCE, STEPS, TEXT_GUIDANCE
 from csd_nerf.toyworld.training.autoencoder import to_bytes, to_signed
 from csd_nerf.toyworld.training.denoiser import Denoiser
 from csd_nerf.toyworld.training.networks import AutoencoderKL, DDIMScheduler, decode, posterior, scaling_factor
 
-TEXT_GUIDANCE = 3.0
-"""w_y of the sample grids: a small network's edits are cleaner at 3 than at the 5 and more that the big ones take."""
+__all__ = ["TEXT_GUIDANCE", "relative_errors", "sample_edits"]
 
 
 @torch.no_grad()
@@ -24,9 +25,9 @@ def sample_edits(
     tokens: Int64[Tensor, "n l"],
     empty: Int64[Tensor, " l"],
     seed: int = 0,
-    steps: int = 20,
+    steps: int = STEPS,
     text_guidance: float = TEXT_GUIDANCE,
-    image_guidance: float = 1.5,
+    image_guidance: float = IMAGE_GUIDANCE,
     batch: int = 16,
 ) -> UInt8[Tensor, "n h w 3"]:
     """Edited pictures. Every picture has noise of its own, drawn in order from `seed`."""
@@ -47,21 +48,3 @@ def sample_edits(
             (z,) = scheduler.step(eps, t, z, return_dict=False)[:1]  # pyright: ignore[reportArgumentType]
         results.append(to_bytes(decode(autoencoder, z / scaling_factor(autoencoder))).cpu())
     return torch.cat(results)
-
-
-def relative_errors(
-    sources: UInt8[Tensor, "n h w 3"],
-    edited: UInt8[Tensor, "n h w 3"],
-    truths: UInt8[Tensor, "n h w 3"],
-    kinds: list[str],
-) -> dict[str, float]:
-    """Per kind: squared pixel error of the edited pictures divided by that of the unedited sources."""
-    table = {}
-    for kind in sorted(set(kinds)):
-        chosen = torch.tensor([other == kind for other in kinds])
-        truth = truths[chosen].float()
-        ours = (edited[chosen].float() - truth).square().mean()
-        copying = (sources[chosen].float() - truth).square().mean()
-        if copying > 0:
-            table[kind] = (ours / copying).item()
-    return table
