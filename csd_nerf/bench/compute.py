@@ -1,8 +1,9 @@
 """What a cell computes: from its settings and the files of the cells that it needs, its own files.
 
 scene  data/ (nerfstudio's layout), scene/step-*.ckpt, before/00000.png ... (held-out views), result.json
-truth  truths.npz (every true edit of the held-out views, and the source), result.json
-edit   after/00000.png ... (held-out views), result.json
+truth  truths.npz (every true edit of the held-out views, and the source), result.json; of an ambiguous instruction
+       views.npz too (the same of the training views)
+edit   after/00000.png ... (held-out views), edited/00000.png ... (training views as they were last edited), result.json
 """
 
 import io
@@ -21,7 +22,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from csd_nerf.bench.scenes import instruction
+from csd_nerf.bench.agreement import view_agreement
+from csd_nerf.bench.scenes import Instruction, instruction
 from csd_nerf.images.writing import to_pil
 from csd_nerf.toyworld.cameras import Cameras
 from csd_nerf.toyworld.nerf_scene import scene_cameras, write_nerfstudio
@@ -92,11 +94,19 @@ def _compute_truth(
     """Render everything that the instruction can mean."""
     scene = scene_of(spec)
     asked = instruction(spec["instruction"], scene)
-    renderer = Renderer(held_out_cameras(spec))
+    files = {"truths.npz": _render_truths(scene, asked, held_out_cameras(spec))}
+    if asked.ambiguous:
+        files["views.npz"] = _render_truths(scene, asked, training_cameras(spec))
+    colours = [edit.colour for edit in asked.edits]
+    return files, {"meanings": [edit.meaning for edit in asked.edits], "colours": colours}
+
+
+def _render_truths(scene: Scene, asked: Instruction, cameras: Cameras) -> bytes:
+    renderer = Renderer(cameras)
     truths = [to_bytes(renderer.edited(scene, edit)).numpy() for edit in asked.edits]
     packed = io.BytesIO()
     np.savez_compressed(packed, truths=np.stack(truths), source=to_bytes(renderer.render(scene)).numpy())
-    return {"truths.npz": packed.getvalue()}, {"meanings": [edit.meaning for edit in asked.edits]}
+    return packed.getvalue()
 
 
 def _compute_edit(
@@ -107,13 +117,14 @@ def _compute_edit(
 
     base, truth = inputs
     before, truths, source = read_pictures(base, "before"), *read_truths(truth)
+    edited: dict[int, bytes] = {}
     result: dict[str, Any] = {"network_samples": 0, "nerf_seconds": 0.0, "edit_seconds": 0.0, "rounds": 0}
     if spec["settings"] is None:
         renders = before
     else:
         with tempfile.TemporaryDirectory() as folder:
             run = _edit(Path(folder), spec, where, base)
-            renders = _held_out(run, run.checkpoint)[1]
+            renders, edited = _held_out(run, run.checkpoint)[1], edited_views(run.edits)
             result = {
                 "network_samples": run.network_samples,
                 # A run counts the time of those that it goes on from.
@@ -122,9 +133,20 @@ def _compute_edit(
                 "rounds": run.rounds,
             }
     measured = measure(renders, before, source, truths, _geometry(spec) if spec["ambiguous"] else None)
-    meaning = json.loads(truth[RESULT])["meanings"][measured.nearest]
-    result |= {"measures": measured.measures, "nearest": measured.nearest, "meaning": meaning}
-    return _pictures("after", renders), result
+    known = json.loads(truth[RESULT])
+    result |= {
+        "measures": measured.measures,
+        "nearest": measured.nearest,
+        "meaning": known["meanings"][measured.nearest],
+    }
+    files = _pictures("after", renders) | {f"edited/{view:05d}.png": picture for view, picture in edited.items()}
+    if spec["ambiguous"] and edited:
+        truths, source = read_truths(truth, "views.npz")
+        views = sorted(edited)
+        agreement = view_agreement(read_pictures(files, "edited"), source[views], truths[:, views], known["colours"])
+        result["measures"] |= {"view agreement": agreement.share, "views edited": agreement.edited}
+        result["choices"] = dict(zip(views, agreement.choices, strict=True))
+    return files, result
 
 
 _KINDS = {"scene": _compute_scene, "truth": _compute_truth, "edit": _compute_edit}
@@ -157,6 +179,14 @@ def _edit(folder: Path, spec: Mapping[str, Any], where: Mapping[str, Any], base:
     )
 
 
+def edited_views(folder: Path) -> dict[int, bytes]:
+    """From a run's folder of edits: the last picture of every view that was edited, by the number of its camera."""
+    index = json.loads((folder / "edits.json").read_text())
+    numbers = [int(Path(name).stem) for name in index["view_names"]]
+    last = {int(view): path for entry in index["rounds"] for view, path in entry["views"].items()}
+    return {numbers[view]: (folder / path).read_bytes() for view, path in sorted(last.items())}
+
+
 def _held_out(run: "EditRun", checkpoint: Path) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
     """Photos and renders of the views that training never saw."""
     from csd_nerf.scenes import load_scene
@@ -173,13 +203,21 @@ def scene_of(spec: Mapping[str, Any]) -> Scene:
 
 def held_out_cameras(spec: Mapping[str, Any]) -> Cameras:
     """The cameras of the views that no training sees."""
+    return _cameras(spec, slice(spec["views"], None))
+
+
+def training_cameras(spec: Mapping[str, Any]) -> Cameras:
+    """The cameras of the views that are trained on and edited."""
+    return _cameras(spec, slice(0, spec["views"]))
+
+
+def _cameras(spec: Mapping[str, Any], chosen: slice) -> Cameras:
     cameras = scene_cameras(spec["views"], spec["held_out"], spec["size"], seed=0)
-    first = spec["views"]
     return replace(
         cameras,
-        camera_to_world=cameras.camera_to_world[first:],
-        azimuth=cameras.azimuth[first:],
-        elevation=cameras.elevation[first:],
+        camera_to_world=cameras.camera_to_world[chosen],
+        azimuth=cameras.azimuth[chosen],
+        elevation=cameras.elevation[chosen],
     )
 
 
@@ -197,9 +235,9 @@ def read_pictures(files: Files, folder: str) -> Float[Tensor, "n 3 h w"]:
     return _unit(np.stack([np.array(Image.open(io.BytesIO(files[name]))) for name in names]))
 
 
-def read_truths(files: Files) -> tuple[Float[Tensor, "k n 3 h w"], Float[Tensor, "n 3 h w"]]:
+def read_truths(files: Files, name: str = "truths.npz") -> tuple[Float[Tensor, "k n 3 h w"], Float[Tensor, "n 3 h w"]]:
     """Every true edit of a truth cell, and the source."""
-    with np.load(io.BytesIO(files["truths.npz"])) as packed:
+    with np.load(io.BytesIO(files[name])) as packed:
         return _unit(packed["truths"]), _unit(packed["source"])
 
 

@@ -13,7 +13,7 @@ from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_diff
 from csd_nerf.bench.store import Store
 
 DETERMINISTIC = ("PSNR", "SSIM", "LPIPS", "ST-LPIPS", "change outside", "edit strength")
-AMBIGUOUS = ("colour spread", "warp error", "edit strength", "PSNR", "change outside")
+AMBIGUOUS = ("view agreement", "colour spread", "warp error", "edit strength", "PSNR", "change outside")
 _DIGITS = {"PSNR": 2, "edit strength": 2}
 Key = tuple[int, str, int]
 """Scene, instruction's name, seed."""
@@ -214,11 +214,14 @@ def _legend(rows: Sequence[Row]) -> list[str]:
         said.insert(1, "- **ST-LPIPS** (Ghildyal and Liu 2022) stands in for LPIPS, whose network could not be had.")
     if any(row.cell.spec["ambiguous"] for row in rows):
         said += [
+            "- **view agreement**: share of the edited *training* views that show the commonest colour, judged by the "
+            "nearest true edit of each; a view that shows none counts against it. This is what the editor does, before "
+            "the scene averages its views.",
             "- **colour spread**: standard deviation over views of the mean colour of the edited part. **warp error**: "
             "mean difference of the edited part between neighbouring views, through the surface of the nearest true "
             "edit. Shading alone gives the true edit more than 0, and to be below it is no merit; a method that does "
             "nothing keeps the photos' own, so read both beside the edit strength. To a weak edit that true edit is "
-            "nearest which shows least."
+            "nearest which shows least.",
         ]
     return said
 

@@ -65,6 +65,13 @@ class Edit:
         ]
         return " ".join(said) or self.kind
 
+    @property
+    def colour(self) -> str | None:
+        """The colour that it brings, a name in `COLOURS`: of the object, or of its hat."""
+        given = dict(self.changes)
+        hat, colour = given.get("hat"), given.get("colour")
+        return hat.colour if isinstance(hat, Hat) else colour if isinstance(colour, str) else None
+
     def scene(self, scene: Scene) -> Scene:
         """The scene after the edit."""
         return replace(scene, **dict(self.changes))
