@@ -4,6 +4,7 @@ An engine is given a function of this package and its arguments, all of which ca
 cluster needs nothing but the installed package: no disk is shared.
 """
 
+import logging
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -159,7 +160,7 @@ class RayEngine:
         self._ray, self._ours = ray, not ray.is_initialized()
         if self._ours:
             try:
-                ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+                ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
             except Exception as error:  # noqa: BLE001 - it raises plain ones
                 raise ValueError(
                     f"--engine ray: no cluster can be had ({error}); give that of RAY_ADDRESS, or try again when the "
