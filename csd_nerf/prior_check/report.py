@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -173,13 +172,14 @@ def write_gates_card(
         f"Ambiguous instructions have no single truth and no gate; their errors to one of the truths: {ambiguous}. "
         "A hat's colour is judged by true pictures of the scene with every hat, and counts if the distance to it is at "
         f"most {CLEAR:g} of that to the runner-up. A picture from a caption is judged by its nearest among true "
-        f"pictures of every object in every colour ({settings.cameras} cameras and shapes each). A photo's style is "
+        f"pictures of every object in every colour ({settings.cameras} cameras and shapes each), or of bare ground; "
+        "since it has to choose, it names shapes that an eye may not: look at the sheet too. A photo's style is "
         "recognised if the picture is nearer to this style's own output on the photo than to any other style's and to "
         "the photo.",
     ]
     for sheet in pictures:
         name = f"gates_{sheet.path.name}"
-        write_atomically(card.parent / name, lambda path, source=sheet.path: _copy(source, path))
+        sheet.save_small(card.parent / name)
         parts.append(f"{sheet.title}\n\n![{sheet.path.stem}]({name})")
     text = replace_gates(card.read_text(encoding="utf-8"), "\n\n".join(parts))
     write_atomically(card, lambda path: _write(path, text))
@@ -253,10 +253,6 @@ class _reporting:  # noqa: N801
         task = self._tasks.get(what) or self._bar.add_task(what)
         self._tasks[what] = task
         self._bar.update(task, completed=done, total=total)
-
-
-def _copy(source: Path, path: Path) -> None:
-    shutil.copyfile(source, path)
 
 
 def _write(path: Path, text: str) -> None:

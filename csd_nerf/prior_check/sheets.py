@@ -1,4 +1,4 @@
-"""The pictures of `csd prior check`: small PNGs that show what was measured, for the eye to judge."""
+"""The pictures of `csd prior check`: they show what was measured, in full colours, for the eye to judge."""
 
 import textwrap
 from collections.abc import Sequence
@@ -7,15 +7,17 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from csd_nerf.prior_check.measure import CaptionSamples, EditSamples, HatSamples, PhotoSamples
 from csd_nerf.toyworld.judging.pictures import PictureVerdict
 from csd_nerf.toyworld.render import to_bytes
-from csd_nerf.toyworld.training.pictures import save_grid
+from csd_nerf.toyworld.training.pictures import save_grid, save_small
 
-_EDITS, _PHOTOS, _SIDE = 4, 8, 128
+_EDITS, _PHOTOS, _SIDE = 4, 6, 128
 """Edits of a kind, photos, and the side in pixels that small pictures are enlarged to."""
+_NO_LIMIT = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,11 @@ class Sheet:
 
     path: Path
     title: str
+
+    def save_small(self, path: Path) -> None:
+        """Write it again, below 400 kB, for the card."""
+        with Image.open(self.path) as picture:
+            save_small(path, picture.convert("RGB"))
 
 
 def write_sheets(
@@ -43,7 +50,7 @@ def _write_edits(folder: Path, edits: Sequence[EditSamples]) -> Sheet:
     said = [f"{one.kind}: {words}" for one in edits for words in one.instructions[:shown]]
     labels = ["\n".join(textwrap.wrap(words, width)[:2]) for words in said]
     path = folder / "edits.png"
-    save_grid(path, columns, ["source", "sampled", "truth"], labels, per_row=shown)
+    save_grid(path, columns, ["source", "sampled", "truth"], labels, per_row=shown, limit=_NO_LIMIT)
     return Sheet(path, "Held-out edits of each kind: source, sampled, truth.")
 
 
@@ -52,7 +59,7 @@ def _write_hats(folder: Path, hats: Sequence[HatSamples]) -> Sheet:
     pictures = to_bytes(torch.cat([torch.cat([one.source, one.edited]) for one in hats]))
     labels = [label for one in hats for label in ("source", *(verdict.words for verdict in one.verdicts))]
     path = folder / "hats.png"
-    save_grid(path, [pictures], [""], labels, per_row=len(labels) // len(hats), scale=_scale(pictures))
+    save_grid(path, [pictures], [""], labels, per_row=len(labels) // len(hats), scale=_scale(pictures), limit=_NO_LIMIT)
     return Sheet(path, "Give it a hat: judged colours; with a question mark where the judge is not sure.")
 
 
@@ -68,7 +75,7 @@ def _write_captions(folder: Path, captions: CaptionSamples) -> Sheet:
     ]
     path = folder / "captions.png"
     inks = ["black" if good else "red" for good in right]
-    save_grid(path, [pictures], [""], labels, per_row=10, scale=scale, inks=inks)
+    save_grid(path, [pictures], [""], labels, per_row=10, scale=scale, inks=inks, limit=_NO_LIMIT)
     return Sheet(path, "Drawn from captions alone; in red where the judge sees something else.")
 
 
@@ -77,10 +84,10 @@ def write_photos(folder: Path, photos: Float[Tensor, "n 3 h w"], samples: Sequen
     columns, names = [to_bytes(photos[:_PHOTOS])], ["photo"]
     for one in samples:
         columns += [to_bytes(one.edited[:_PHOTOS]), to_bytes(one.truths[:_PHOTOS])]
-        names += [one.style.replace("_princess", ""), "its own"]
+        names += [one.style.replace("_princess", ""), "truth"]
     path = folder / "photos.png"
-    save_grid(path, columns, names, scale=_scale(columns[0]))
-    return Sheet(path, "Held-out photos: for each style the sampled picture, and the style's own output.")
+    save_grid(path, columns, names, scale=_scale(columns[0]), limit=_NO_LIMIT)
+    return Sheet(path, "Held-out photos: for each style the sampled picture, and the style's own output (truth).")
 
 
 def _said(verdict: PictureVerdict) -> str:

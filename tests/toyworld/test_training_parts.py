@@ -1,12 +1,15 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from csd_nerf.toyworld.training.averaging import WeightAverage
 from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from csd_nerf.toyworld.training.denoiser import drop_conditions
 from csd_nerf.toyworld.training.optimizer import MuonAdamW, orthogonalise
+from csd_nerf.toyworld.training.pictures import save_small
 from csd_nerf.toyworld.training.schedule import TimeBudget, learning_rate
 from csd_nerf.toyworld.training.settings import ConditioningDropout
 from csd_nerf.toyworld.training.tokenizer import load_tokenizer, tokenize, words_of, write_tokenizer
@@ -150,3 +153,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError):
         write_atomically(path, fail)
     assert load_checkpoint(path) == {"step": 1}
+
+
+def test_a_picture_is_made_smaller_until_it_fits(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    for limit, size in ((100_000, (80, 60)), (4_000, None)):
+        save_small(tmp_path / "a.png", Image.fromarray(noise), limit)
+        assert (tmp_path / "a.png").stat().st_size <= limit
+        with Image.open(tmp_path / "a.png") as picture:
+            assert picture.size == size or size is None and 1.2 < picture.width / picture.height < 1.5

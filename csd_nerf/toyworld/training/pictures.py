@@ -18,6 +18,7 @@ def save_grid(
     per_row: int = 1,
     scale: int = 1,
     inks: list[str] | None = None,
+    limit: int = 400_000,
 ) -> None:
     """Draw rows of pictures (one column of `columns` beside the next), labels below, `per_row` groups side by side.
 
@@ -29,6 +30,7 @@ def save_grid(
         per_row: groups side by side.
         scale: whole factor that pictures are enlarged by; texts are not.
         inks: colour of each label; default black.
+        limit: bytes, see `save_small`.
     """
     count, height, width, _ = columns[0].shape
     height, width = height * scale, width * scale
@@ -49,17 +51,18 @@ def save_grid(
         if labels:
             lines = "\n".join(line[: group // 6] for line in labels[index].split("\n"))
             pen.multiline_text((left, top + height), lines, fill=inks[index] if inks else "black", spacing=1)
-    save_small(path, canvas)
+    save_small(path, canvas, limit)
 
 
 def save_small(path: Path, picture: Image.Image, limit: int = 400_000) -> None:
-    """Write an optimised PNG below `limit` bytes: with a palette of 256 colours, then smaller, where it must be."""
+    """Write an optimised PNG of at most `limit` bytes: with 256 colours, then smaller too, where it must be."""
     write_atomically(path, lambda temporary: picture.save(temporary, optimize=True))
     shown = picture
     while path.stat().st_size > limit:
-        few = shown.quantize(256)
+        # Without k-means small vivid things lose their colour to large dull ones.
+        few = shown.quantize(256, kmeans=3)
         write_atomically(path, lambda temporary, few=few: few.save(temporary, optimize=True))
-        shown = shown.resize((shown.width * 9 // 10, shown.height * 9 // 10), Image.Resampling.LANCZOS)
+        shown = shown.resize((max(1, shown.width * 9 // 10), max(1, shown.height * 9 // 10)), Image.Resampling.LANCZOS)
 
 
 def save_curve(
