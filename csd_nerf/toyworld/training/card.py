@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,15 @@ def _work(stage: StageRecord, batch: int) -> str:
     return f"{stage.steps} steps of {batch}, {stage.minutes:.0f} minutes"
 
 
+def _draw_autoencoder(path: Path, settings: TrainingSettings, stage: StageRecord) -> None:
+    """The autoencoder's curve; that of the prior it was taken from, where there is one."""
+    taken = None if settings.start_from is None else settings.start_from / path.name
+    if taken is not None and taken.is_file():
+        shutil.copyfile(taken, path)
+    else:
+        save_curve(path, stage.rows, ["psnr"], "autoencoder, held-out PSNR (dB)")
+
+
 def _error_table(data: EditData, errors: dict[float, dict[str, float]]) -> str:
     """One row per kind of edit, one column per text guidance."""
     counts = Counter(data.kinds)
@@ -119,7 +129,7 @@ def write_card(
     kinds = sorted(set(data.kinds))
     losses = ["train", "held_out", *kinds]
     save_curve(folder / "loss.png", record.denoiser.rows, losses, "noise prediction, weighted squared error", True)
-    save_curve(folder / "autoencoder.png", record.autoencoder.rows, ["psnr"], "autoencoder, held-out PSNR (dB)")
+    _draw_autoencoder(folder / "autoencoder.png", settings, record.autoencoder)
     facts = markdown_table(["", ""], _facts(settings, data, record))
     table = _error_table(data, record.relative_errors)
     drop = settings.dropout
