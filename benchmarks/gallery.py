@@ -12,7 +12,7 @@ import av
 import torch
 from torch import Tensor
 
-from csd_nerf.demo import run_demo
+from csd_nerf.commands.demo import run_demo
 from csd_nerf.images.writing import contact_sheet, write_atomically
 
 RESULTS = Path(__file__).parent / "results"

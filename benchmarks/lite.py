@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from csd_nerf.demo import run_demo
+from csd_nerf.commands.demo import run_demo
 from csd_nerf.scenes.trainer_config import EditTrainerConfig
 
 RESULTS = Path(__file__).parent / "results"

@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 from rich.markup import escape
 
-from csd_nerf.bench_command import Bench
-from csd_nerf.metrics_command import Metrics
-from csd_nerf.prior_check import PriorCheck
+from csd_nerf.commands.bench import Bench
+from csd_nerf.commands.metrics import Metrics
+from csd_nerf.commands.prior_check import PriorCheck
 
 _console = Console(stderr=True)
 
@@ -39,7 +39,7 @@ class Demo:
 
     def run(self) -> int:
         """Run the demo."""
-        from csd_nerf.demo import run_demo
+        from csd_nerf.commands.demo import run_demo
 
         run_demo(self.scene, self.prompt, self.output, self.seed, self.steps)
         return 0

@@ -84,7 +84,7 @@ def test_brackets_in_an_error_are_printed_as_they_are(
     def fail(*_: object) -> None:
         raise FloatingPointError("[torch25] /tmp/[a] [/b]")
 
-    monkeypatch.setattr("csd_nerf.demo.run_demo", fail)
+    monkeypatch.setattr("csd_nerf.commands.demo.run_demo", fail)
     assert main(["demo"]) == 2
     assert said(capsys) == "csd: error: [torch25] /tmp/[a] [/b]"
 
@@ -112,6 +112,6 @@ def test_flags_that_do_not_parse_give_one_message(
 
 def test_demo_takes_a_prompt_for_its_own_scene(monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
-    monkeypatch.setattr("csd_nerf.demo.run_demo", lambda *arguments: given.append(arguments))
+    monkeypatch.setattr("csd_nerf.commands.demo.run_demo", lambda *arguments: given.append(arguments))
     assert main(["demo", "--prompt", "make it snow", "--seed", "3", "--steps", "5", "--output", "o"]) == 0
     assert given == [(None, "make it snow", Path("o"), 3, 5)]

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from csd_nerf.prior_check.measure import CaptionSamples, EditSamples, HatSamples, PhotoSamples
+from csd_nerf.commands.prior_check.measure import CaptionSamples, EditSamples, HatSamples, PhotoSamples
 from csd_nerf.toyworld.judging.pictures import PictureVerdict
 from csd_nerf.toyworld.render import to_bytes
 from csd_nerf.toyworld.training.pictures import save_grid, save_small

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from csd_nerf.demo import _own_flags, _true_edits, run_demo
+from csd_nerf.commands.demo import _own_flags, _true_edits, run_demo
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.run import EditRun
 from csd_nerf.toyworld.demo_data import HELD_OUT, VIEWS, demo_cameras
@@ -51,7 +51,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return tiny_run(data, output_dir, prompt=prompt, seed=choices["seed"], timestamp=choices["timestamp"])
 
     monkeypatch.setattr("csd_nerf.scenes.run_edit", run_edit, raising=False)
-    monkeypatch.setattr("csd_nerf.demo._FRAMES", 4)
+    monkeypatch.setattr("csd_nerf.commands.demo._FRAMES", 4)
 
 
 @pytest.mark.parametrize(("views", "held_out"), [(1, 0), (3, 0), (12, 1)])

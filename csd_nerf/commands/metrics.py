@@ -117,7 +117,7 @@ class Metrics:
 
         retrieval = self._texts()
         if self.load_config:
-            from csd_nerf.metrics_runs import read_runs
+            from csd_nerf.commands.metrics_runs import read_runs
 
             before, after = read_runs(self.load_config, self.views, progress.step)
         else:

@@ -10,7 +10,7 @@ from rich.console import Console
 from csd_nerf.toyworld.judging.gates import CAPTION_GUIDANCE, TEXT_GUIDANCE
 
 if TYPE_CHECKING:  # torch and diffusers take seconds to import; the command's help does not wait for them
-    from csd_nerf.prior_check.measure import GateSettings
+    from csd_nerf.commands.prior_check.measure import GateSettings
 
 _console = Console(stderr=True)
 
@@ -43,13 +43,13 @@ class PriorCheck:
     def run(self) -> int:
         """Measure, print, write."""
         self._check_flags()
-        from csd_nerf.prior_check.report import check_prior
+        from csd_nerf.commands.prior_check.report import check_prior
 
         return 0 if check_prior(self, _console) else 1
 
     def settings(self) -> "GateSettings":
         """What is measured."""
-        from csd_nerf.prior_check.measure import GateSettings
+        from csd_nerf.commands.prior_check.measure import GateSettings
 
         return GateSettings(
             edits=self.edits,

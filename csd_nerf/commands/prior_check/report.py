@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from csd_nerf.prior_check import sheets
-from csd_nerf.prior_check.command import PriorCheck
-from csd_nerf.prior_check.measure import (
+from csd_nerf.commands.prior_check import sheets
+from csd_nerf.commands.prior_check.command import PriorCheck
+from csd_nerf.commands.prior_check.measure import (
     KINDS,
     NAMED_HAT,
     CaptionSamples,

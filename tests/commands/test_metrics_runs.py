@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from csd_nerf.cli import main
+from csd_nerf.commands.metrics_runs import _views, read_runs
 from csd_nerf.images.writing import to_pil
 from csd_nerf.metrics import warp_error_3d
 from csd_nerf.metrics.pictures import Pictures
-from csd_nerf.metrics_runs import _views, read_runs
 from csd_nerf.scenes import Pinhole, load_scene, render_views
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.run import EditRun

@@ -11,9 +11,9 @@ from PIL import Image
 from rich.console import Console
 
 from csd_nerf.cli import main
-from csd_nerf.prior_check import PriorCheck
-from csd_nerf.prior_check.measure import CaptionSamples, EditSamples, GateSettings, HatSamples, PhotoSamples
-from csd_nerf.prior_check.report import Measured, check_prior, judge
+from csd_nerf.commands.prior_check import PriorCheck
+from csd_nerf.commands.prior_check.measure import CaptionSamples, EditSamples, GateSettings, HatSamples, PhotoSamples
+from csd_nerf.commands.prior_check.report import Measured, check_prior, judge
 from csd_nerf.toyworld.judging.gates import Gate
 from csd_nerf.toyworld.judging.hats import HatVerdict
 from csd_nerf.toyworld.judging.pictures import PictureVerdict, caption_scenes
@@ -109,7 +109,7 @@ def test_a_prior_of_random_weights_fails_its_gates_and_says_what_was_not_measure
 
 @pytest.mark.parametrize(("passes", "status"), [(True, 0), (False, 1)])
 def test_exit_status(monkeypatch: pytest.MonkeyPatch, passes: bool, status: int) -> None:
-    monkeypatch.setattr("csd_nerf.prior_check.report.check_prior", lambda *_: passes)
+    monkeypatch.setattr("csd_nerf.commands.prior_check.report.check_prior", lambda *_: passes)
     assert main(["prior", "check", "toy"]) == status
 
 
