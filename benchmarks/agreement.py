@@ -1,6 +1,6 @@
 """Do views that are edited together choose the same? The editors alone, without a scene that averages their views.
 
-    python -m benchmarks.agreement FOLDER              # writes benchmarks/results/agreement.json
+    python -m benchmarks.agreement FOLDER              # writes benchmarks/results/agreement_*.json
     python -m benchmarks.agreement FOLDER --settings   # what csd-edit's settings do: agreement_settings.json
 
 Twelve views of each toy scene, one round from the photos, one instruction that leaves a colour open, 300 UNet samples a
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -85,13 +86,12 @@ def cases(names: tuple[str, ...]) -> Iterator[Case]:
         azimuth=cameras.azimuth[::2],
         elevation=cameras.elevation[::2],
     )
-    for seed in benchmark_scenes()[:SCENES]:
+    for name, seed in product(names, benchmark_scenes()[:SCENES]):
         scene, renderer = scene_from_seed(seed), Renderer(cameras)
-        source = renderer.render(scene)
-        for name in names:
-            asked = instruction(name, scene)
-            truths = torch.stack([renderer.edited(scene, edit) for edit in asked.edits])
-            yield Case(seed, name, asked.text, source, truths, [edit.colour or "" for edit in asked.edits])
+        asked = instruction(name, scene)
+        truths = torch.stack([renderer.edited(scene, edit) for edit in asked.edits])
+        colours = [edit.colour or "" for edit in asked.edits]
+        yield Case(seed, name, asked.text, renderer.render(scene), truths, colours)
 
 
 def scores(images: Tensor, case: Case) -> dict[str, Any]:
@@ -154,4 +154,5 @@ if __name__ == "__main__":
     if "--settings" in sys.argv:
         main(Path(sys.argv[1]), SETTINGS, ("hat",), "agreement_settings.json")
     else:
-        main(Path(sys.argv[1]), METHODS, ("hat", "colour"), "agreement.json")
+        for chosen in ("hat", "colour"):
+            main(Path(sys.argv[1]), METHODS, (chosen,), f"agreement_{chosen}.json")
