@@ -23,7 +23,7 @@ _console = Console(stderr=True)
 class Demo:
     """Train a scene, edit it with one sentence, and show both from views that training never saw.
 
-    Without --scene: the built-in scene and prior, no GPU, no download, about ten minutes on two cores.
+    Without --scene: the built-in scene and prior, no GPU, no download, some minutes on two cores.
     """
 
     scene: Path | None = None
@@ -118,8 +118,6 @@ class PriorTrain:
             for name, value in vars(self).items()
             if name in ("autoencoder_minutes", "denoiser_minutes", "denoiser_rate") and value is not None
         }
-        if self.start_from is not None:
-            given.setdefault("denoiser_rate", 7e-4)
         settings = TrainingSettings(
             output=self.output,
             data=self.data or self.output / "data",

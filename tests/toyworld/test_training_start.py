@@ -42,6 +42,12 @@ def test_a_training_goes_on_from_a_prior(settings, prior, tmp_path):
     assert f"2; before the last: {before.denoiser_samples} samples" in (folder / "CARD.md").read_text()
 
 
+def test_a_trained_prior_goes_on_more_gently(settings, tmp_path):
+    fresh = replace(settings, denoiser_rate=None)
+    assert replace(fresh, start_from=tmp_path).denoiser_peak < fresh.denoiser_peak
+    assert replace(fresh, start_from=tmp_path, denoiser_rate=0.5).denoiser_peak == 0.5
+
+
 def test_a_prior_without_history_counts_from_here(tmp_path):
     assert read_history(tmp_path) == read_history(None) == TrainingHistory()
 

@@ -200,7 +200,7 @@ def train_denoiser(
         "words (tokenizer)": provenance.of_files(folder, ["vocab.json", "merges.txt"]),
     }
     loop = TrainingLoop(
-        denoiser, loop_settings(settings, "denoiser", settings.denoiser_minutes, settings.denoiser_rate, origin)
+        denoiser, loop_settings(settings, "denoiser", settings.denoiser_minutes, settings.denoiser_peak, origin)
     )
     sampler = Sampler(autoencoder, denoiser, build_scheduler(), data, latents)
     kinds = [kind for kind, out in zip(data.kinds, held_out.tolist(), strict=True) if out]

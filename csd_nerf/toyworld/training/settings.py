@@ -115,8 +115,8 @@ class TrainingSettings:
     """Pairs per step of the denoiser."""
     autoencoder_rate: float = 3e-3
     """Peak learning rate of the autoencoder."""
-    denoiser_rate: float = 1.5e-3
-    """Peak learning rate of text encoder and UNet."""
+    denoiser_rate: float | None = None
+    """Peak learning rate of text encoder and UNet; None is 0.0015, and 0.0007 for a prior that was trained before."""
     kl_weight: float = 1e-5
     """Weight of the posterior's KL divergence (mean over latent elements) against the mean absolute pixel error."""
     snr_gamma: float = 5.0
@@ -139,6 +139,13 @@ class TrainingSettings:
     """Continue from the checkpoints in `output`; when false they are overwritten."""
     half_weights: bool = True
     """Write the exported weights in half precision."""
+
+    @property
+    def denoiser_peak(self) -> float:
+        """The peak learning rate that `denoiser_rate` means."""
+        if self.denoiser_rate is not None:
+            return self.denoiser_rate
+        return 1.5e-3 if self.start_from is None else 7e-4
 
     @property
     def network(self) -> NetworkSize:
