@@ -2,20 +2,21 @@
 
 The paper plots CLIP directional similarity (fidelity) over CLIP image similarity (consistency with the source). Here
 the truth is known: fidelity is the PSNR to the (nearest) true edit, consistency for deterministic instructions that the
-unedited region stays as it was, for ambiguous ones that views agree on the colour of the edited part. Both axes are
-turned so that up and to the right is better, as in the paper.
+unedited region stays as it was, for ambiguous ones that the edited views agree on a colour (by the colour spread of
+renders those are ahead that edit less). Both axes are turned so that up and to the right is better, as in the paper.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from csd_nerf.bench.measure import LOWER_IS_BETTER
 from csd_nerf.bench.methods import METHODS
 from csd_nerf.bench.report import Row, values
 from csd_nerf.bench.statistics import by_scene
 
 _PANELS = (
     (False, "change outside", "unedited region: mean change", "Deterministic instructions"),
-    (True, "colour spread", "edited part: colour spread over views", "Ambiguous instructions"),
+    (True, "view agreement", "share of edited views that agree", "Ambiguous instructions"),
 )
 FIDELITY = "PSNR"
 
@@ -47,11 +48,11 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         group = [row for row in rows if row.cell.spec["ambiguous"] == ambiguous]
         curves = {method: points for method in METHODS if (points := curve(group, method, measure))}
         if curves:
-            panels.append((label, title, curves))
+            panels.append((measure in LOWER_IS_BETTER, label, title, curves))
     if not panels:
         raise ValueError("no cell of the sweep is done yet")
     figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 5), squeeze=False)
-    for axis, (label, title, curves) in zip(axes[0], panels, strict=True):
+    for axis, (turned, label, title, curves) in zip(axes[0], panels, strict=True):
         for method, points in curves.items():
             scales, x, y = zip(*points, strict=True)
             (line,) = axis.plot(x, y, marker="o", label=method, color=f"C{list(METHODS).index(method)}")
@@ -59,7 +60,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                 axis.annotate(
                     f"{scale:g}", (a, b), textcoords="offset points", xytext=(5, 4), fontsize=8, color=line.get_color()
                 )
-        axis.invert_xaxis()
+        if turned:
+            axis.invert_xaxis()
         axis.set(
             xlabel=f"{label} (more consistent →)", ylabel="PSNR to the true edit, dB (more faithful →)", title=title
         )
