@@ -1,7 +1,6 @@
 """Do views that are edited together choose the same? The editors alone, without a scene that averages their views.
 
-    python -m benchmarks.agreement FOLDER              # writes benchmarks/results/agreement_*.json
-    python -m benchmarks.agreement FOLDER --settings   # what csd-edit's settings do: agreement_settings.json
+    python -m benchmarks.agreement FOLDER   # writes benchmarks/results/agreement_*.json
 
 Twelve views of each toy scene, one round from the photos, one instruction that leaves a colour open, 300 UNet samples a
 view for every editor. FOLDER keeps what is done; rows that are there already are not computed again.
@@ -54,15 +53,6 @@ def with_editor(editor: str, noise: str) -> EditSettings:
 METHODS = {
     f"{editor}, {noise} noise": with_editor(editor, noise) for editor in COSTS for noise in ("shared", "independent")
 }
-SETTINGS = {
-    "as above": BASE,
-    **{f"learning rate {value:g}": replace(BASE, lr=value) for value in (0.25, 0.5, 2.0)},
-    **{f"highest noise level {value:g}": replace(BASE, t_max=value) for value in (0.5, 0.8)},
-    "lowest noise level 0.5": replace(BASE, t_min=0.5),
-    **{f"text guidance {value:g}": replace(BASE, guidance_scale=value) for value in (1.5, 4.0, 7.5)},
-    "mixing by the mean, learning rate 2": replace(BASE, mixing="mean", lr=2.0),
-    "three times the steps": replace(BASE, steps=3 * BASE.steps, lr_decay_every=BASE.steps),
-}
 
 
 @dataclass(frozen=True)
@@ -77,8 +67,8 @@ class Case:
     colours: list[str]
 
 
-def cases(names: tuple[str, ...]) -> Iterator[Case]:
-    """The benchmark's scenes, seen from every other training camera."""
+def cases(names: tuple[str, ...], seeds: tuple[int, ...]) -> Iterator[Case]:
+    """Scenes, seen from every other training camera."""
     cameras = training_cameras({"views": 2 * VIEWS, "held_out": 8, "size": 64})
     cameras = replace(
         cameras,
@@ -86,7 +76,7 @@ def cases(names: tuple[str, ...]) -> Iterator[Case]:
         azimuth=cameras.azimuth[::2],
         elevation=cameras.elevation[::2],
     )
-    for name, seed in product(names, benchmark_scenes()[:SCENES]):
+    for name, seed in product(names, seeds):
         scene, renderer = scene_from_seed(seed), Renderer(cameras)
         asked = instruction(name, scene)
         truths = torch.stack([renderer.edited(scene, edit) for edit in asked.edits])
@@ -115,7 +105,7 @@ def main(folder: Path, variants: dict[str, EditSettings], names: tuple[str, ...]
     weights = weights_hash("toy")
     folder.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
-    for case in cases(names):
+    for case in cases(names, benchmark_scenes()[:SCENES]):
         for label, settings in variants.items():
             key = f"{weights}_{case.seed}_{case.name}_{label.replace(' ', '-').replace(',', '')}"
             place = folder / f"{key}.json"
@@ -151,8 +141,5 @@ def _said(interval: Interval) -> str:
 
 
 if __name__ == "__main__":
-    if "--settings" in sys.argv:
-        main(Path(sys.argv[1]), SETTINGS, ("hat",), "agreement_settings.json")
-    else:
-        for chosen in ("hat", "colour"):
-            main(Path(sys.argv[1]), METHODS, (chosen,), f"agreement_{chosen}.json")
+    for chosen in ("hat", "colour"):
+        main(Path(sys.argv[1]), METHODS, (chosen,), f"agreement_{chosen}.json")

@@ -17,6 +17,9 @@ CELL_FORMAT = 2
 """Raise it when `compute` or `measure` change what they give for the same settings."""
 
 
+Precision = Literal["auto", "fp32", "fp16", "bf16"]
+
+
 @dataclass(frozen=True)
 class Protocol:
     """Sizes and budgets that all cells of a benchmark share."""
@@ -90,6 +93,8 @@ class Choice:
     guidance: tuple[float | None, ...] = (None,)
     """Guidance scales; None is the method's default."""
     prior: str = "toy"
+    precision: Precision = "auto"
+    """Of the prior's networks."""
 
 
 def make_plan(choice: Choice, protocol: Protocol) -> Plan:
@@ -119,7 +124,8 @@ def make_plan(choice: Choice, protocol: Protocol) -> Plan:
                     continue
                 made += _edits(method, scene, asked, (base, truth), choice, protocol, prior)
     unique = {cell.key: cell for cell in made}
-    return Plan(protocol, tuple(unique.values()), f"{choice.prior} ({prior})", tuple(dict.fromkeys(left_out)))
+    shown = f"{choice.prior} ({prior}{'' if choice.precision == 'auto' else f', {choice.precision}'})"
+    return Plan(protocol, tuple(unique.values()), shown, tuple(dict.fromkeys(left_out)))
 
 
 def _edits(
@@ -145,6 +151,8 @@ def _edits(
     if method.name == UNEDITED:
         return [Cell({**about, "seed": 0, "guidance": None, "settings": None}, needs, {}, label, asked.name)]
     settings = {**method.spend(protocol.budget), "prompt": asked.text}
+    if choice.precision != "auto":
+        settings["prior_dtype"] = choice.precision
     if method.captions:
         settings |= {"prompt": target_caption(scene, asked), "source_prompt": source_caption(scene)}
     made = []

@@ -110,7 +110,20 @@ def distil(
     should_stop: Callable[[], bool] | None,
 ) -> Solution:
     """The `Solver` of the editors that distil. A failure comes with what was reached before it."""
-    distiller, options = make_edit_distiller(prior, settings), _optimize_settings(settings)
+    return distil_with(make_edit_distiller(prior, settings), start, target, settings, generator, on_step, should_stop)
+
+
+def distil_with(
+    distiller: Distiller,
+    start: Float[Tensor, "n c h w"],
+    target: Target,
+    settings: EditSettings,
+    generator: torch.Generator,
+    on_step: Callable[[int], None],
+    should_stop: Callable[[], bool] | None,
+) -> Solution:
+    """`distil` with a distiller of one's own: of `settings`, only what concerns the optimisation is used."""
+    options = _optimize_settings(settings)
     try:
         reached = optimize_latents(
             distiller,
