@@ -17,11 +17,13 @@ from csd_nerf.distill.kernels import (
     FeatureKernel,
     IndependentKernel,
     RBFKernel,
+    TemporalKernel,
     median_bandwidth,
     released_bandwidth,
 )
 from csd_nerf.distill.noise import CanvasNoise, IndependentNoise, SharedNoise
-from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
+from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, Reached, optimize, optimize_latents
+from csd_nerf.distill.particles import FreeLatents, ParticleSet, Targets
 from csd_nerf.distill.presets import EditSettings, Preset
 from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
 from csd_nerf.distill.solving import Solution, Solver, distil, make_edit_distiller
@@ -54,6 +56,7 @@ __all__ = [
     "EditorParts",
     "Estimate",
     "FeatureKernel",
+    "FreeLatents",
     "Guidance",
     "ImageGuidance",
     "ImagePrior",
@@ -68,15 +71,19 @@ __all__ = [
     "NonFiniteError",
     "OptimizeResult",
     "OptimizeSettings",
+    "ParticleSet",
     "Preset",
     "Query",
     "RBFKernel",
+    "Reached",
     "ScorePrior",
     "SharedNoise",
     "Solution",
     "Solver",
     "SourceScore",
     "Target",
+    "Targets",
+    "TemporalKernel",
     "TextGuidance",
     "UniformTimesteps",
     "check_edit",
@@ -87,6 +94,7 @@ __all__ = [
     "evaluate",
     "make_edit_distiller",
     "median_bandwidth",
+    "optimize",
     "optimize_latents",
     "released_bandwidth",
     "resize",

@@ -26,7 +26,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csd_nerf.distill.kernels import IndependentKernel, at_least_float32
+from csd_nerf.distill.kernels import IndependentKernel, TemporalKernel, at_least_float32
 from csd_nerf.distill.noise import CanvasNoise, SharedNoise
 from csd_nerf.distill.schedule import UniformTimesteps
 from csd_nerf.distill.types import (
@@ -99,8 +99,10 @@ class Distiller:
         return Distillation(gradient=gradient, t=int(t), gram=gram, network_samples=samples)
 
     def for_rows(self, rows: Int[Tensor, " m"]) -> "Distiller":
-        """The distiller of a subset of the particles: canvas noise has to know which patches they are."""
-        return replace(self, noise=self.noise[rows]) if isinstance(self.noise, CanvasNoise) else self
+        """The distiller of a subset of the particles: some noises and kernels have to know which ones they are."""
+        noise = self.noise[rows] if isinstance(self.noise, CanvasNoise) else self.noise
+        kernel = self.kernel[rows] if isinstance(self.kernel, TemporalKernel) else self.kernel
+        return replace(self, noise=noise, kernel=kernel)
 
 
 def evaluate(prior: ScorePrior, t: Int[Tensor, ""], estimates: Sequence[Estimate]) -> list[Tensor]:

@@ -14,10 +14,10 @@ Distances that are not finite make the Gram matrix NaN: the distiller reports th
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 PAIR_ELEMENTS = 1 << 22
@@ -107,16 +107,62 @@ class RBFKernel:
 
     def __call__(self, particles: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
         """Gram matrix and repulsion in closed form, float32 at least."""
-        particles = at_least_float32(particles)
-        flat = particles.reshape(len(particles), -1)
-        squared = pairwise_squared_distances(flat)
-        h = self.bandwidth(squared)
-        if h == 0:
-            return (squared == 0).to(flat), torch.zeros_like(particles)
-        gram = torch.exp(-squared / h)
-        centred = flat - flat.mean(dim=0)
-        repulsion = (2 / h) * (gram.sum(dim=0)[:, None] * centred - gram.T @ centred)
-        return gram, repulsion.reshape(particles.shape)
+        return rbf(particles, self.bandwidth)
+
+
+def rbf(
+    particles: Float[Tensor, "n ..."],
+    bandwidth: Callable[[Tensor], Tensor],
+    share: Float[Tensor, "n n"] | None = None,
+) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
+    """Gram matrix and repulsion of `k(x_j, x_i) share_ji`, with the RBF kernel k.
+
+    `share` is symmetric and does not depend on the particles; None is 1.
+    """
+    particles = at_least_float32(particles)
+    flat = particles.reshape(len(particles), -1)
+    squared = pairwise_squared_distances(flat)
+    h = bandwidth(squared)
+    gram = (squared == 0).to(flat) if h == 0 else torch.exp(-squared / h)
+    if share is not None:
+        gram = gram * share.to(gram)
+    if h == 0:
+        return gram, torch.zeros_like(particles)
+    centred = flat - flat.mean(dim=0)
+    repulsion = (2 / h) * (gram.sum(dim=0)[:, None] * centred - gram.T @ centred)
+    return gram, repulsion.reshape(particles.shape)
+
+
+@dataclass(frozen=True)
+class TemporalKernel:
+    """The RBF kernel of video frames, weighed by their distance in time.
+
+    `k(x_j, x_i) exp(-(tau_j - tau_i)^2 / (2 s^2))`: a product of kernels, and so a kernel. Frames far apart listen less
+    to each other than those that show nearly the same; s = inf is the paper's kernel.
+    """
+
+    times: Float[Tensor, " n"]
+    """tau of each particle, in any unit."""
+    scale: float
+    """s, in the same unit, above 0."""
+    bandwidth: Callable[[Tensor], Tensor] = median_bandwidth
+    """Of the RBF kernel, from squared distances (n n) to h."""
+
+    def __post_init__(self) -> None:
+        """Refuse scales that are no time."""
+        if not self.scale > 0:
+            raise ValueError(f"temporal kernel of scale {self.scale}: give a time above 0")
+
+    def __call__(self, particles: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
+        """Gram matrix and repulsion in closed form, float32 at least."""
+        if len(self.times) != len(particles):
+            raise ValueError(f"{len(particles)} particles, but times of {len(self.times)}")
+        apart = (self.times[:, None] - self.times[None, :]) / self.scale
+        return rbf(particles, self.bandwidth, torch.exp(-apart.square() / 2))
+
+    def __getitem__(self, rows: Int[Tensor, " m"]) -> "TemporalKernel":
+        """The kernel of a subset of the frames."""
+        return replace(self, times=self.times[rows.to(self.times.device)])
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The optimisation of free latents: SGD with step decay, as CSD's experiments use (CSD Section C)."""
+"""The optimisation: SGD with step decay, as CSD's experiments use (CSD Section C), on any set of particles."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csd_nerf.distill.distiller import Distiller, NonFiniteError, check_finite
+from csd_nerf.distill.distiller import Distiller, NonFiniteError
 from csd_nerf.distill.kernels import at_least_float32
+from csd_nerf.distill.particles import FreeLatents, ParticleSet, Targets
 from csd_nerf.distill.types import Distillation, Target
 
 
@@ -27,17 +28,65 @@ class OptimizeSettings:
     batch_size: int | None = None
     """Particles per step, drawn at random; None takes all of them in each step."""
 
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        return self.lr * self.lr_decay ** (step // self.lr_decay_every)
+
 
 @dataclass(frozen=True)
-class OptimizeResult:
+class Reached:
+    """How far an optimisation has come; the particles themselves are in their set."""
+
+    steps: int
+    """Steps made, those before it was resumed included; fewer than asked for if it was stopped."""
+    network_samples: int
+    """Network samples spent, since it was resumed."""
+
+
+@dataclass(frozen=True)
+class OptimizeResult(Reached):
     """Latents after the optimisation."""
 
     latents: Float[Tensor, "n c h w"]
     """The particles, float32 at least."""
-    steps: int
-    """Steps made; fewer than asked for if it was stopped."""
-    network_samples: int
-    """Network samples spent."""
+
+
+def optimize(
+    distiller: Distiller,
+    particles: ParticleSet,
+    targets: Targets,
+    settings: OptimizeSettings,
+    generator: torch.Generator,
+    *,
+    first_step: int = 0,
+    on_step: Callable[[int, Distillation], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Reached:
+    """Descend on a set of particles, in place.
+
+    Each step draws `batch_size` particles, then what the distiller draws, all from `generator`: with its state and
+    `first_step` an optimisation goes on exactly where it was left. `on_step(steps_done, distillation)` is called after
+    each step; `should_stop()` is asked before each. Raises `NonFiniteError` with the step and, in `partial`, the
+    `Reached` before it. Finite particles stay finite: a step that would leave that range is not made.
+    """
+    n, samples = len(particles), 0
+    size = n if settings.batch_size is None else min(settings.batch_size, n)
+    for step in range(first_step, settings.steps):
+        if should_stop is not None and should_stop():
+            return Reached(step, samples)
+        rows = torch.arange(n) if size == n else torch.randperm(n, generator=generator)[:size]
+        t = None
+        try:
+            distillation = distiller.for_rows(rows)(particles[rows], targets[rows], generator)
+            t = distillation.t
+            particles.descend(rows, settings.rate(step) * distillation.gradient)
+        except NonFiniteError as error:
+            at = error.t if t is None else t
+            raise NonFiniteError(error.what, at, int(rows[error.particle]), step, Reached(step, samples)) from None
+        samples += distillation.network_samples
+        if on_step is not None:
+            on_step(step + 1, distillation)
+    return Reached(max(settings.steps, first_step), samples)
 
 
 def optimize_latents(
@@ -50,49 +99,13 @@ def optimize_latents(
     on_step: Callable[[int, Distillation], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> OptimizeResult:
-    """Descend on free latents. The input is not changed.
-
-    `on_step(steps_done, distillation)` is called after each step; `should_stop()` is asked before each. Raises
-    `NonFiniteError` with the step and, in `partial`, the `OptimizeResult` reached before it. Finite latents stay
-    finite: a step that would leave that range is not kept.
-    """
-    particles = at_least_float32(latents.detach()).clone().requires_grad_(True)
-    optimizer = torch.optim.SGD([particles], lr=settings.lr)
-    decay = torch.optim.lr_scheduler.StepLR(optimizer, step_size=settings.lr_decay_every, gamma=settings.lr_decay)
-    samples = 0
-    for step in range(settings.steps):
-        if should_stop is not None and should_stop():
-            return OptimizeResult(particles.detach(), step, samples)
-        before = particles.detach().clone()
-        try:
-            particles.grad, distillation = _gradient(distiller, before, target, settings.batch_size, generator)
-            optimizer.step()
-            check_finite("the latent", particles.detach(), distillation.t)
-        except NonFiniteError as error:
-            reached = OptimizeResult(before, step, samples)
-            raise NonFiniteError(error.what, error.t, error.particle, step, reached) from None
-        decay.step()
-        samples += distillation.network_samples
-        if on_step is not None:
-            on_step(step + 1, distillation)
-    return OptimizeResult(particles.detach(), settings.steps, samples)
-
-
-def _gradient(
-    distiller: Distiller,
-    particles: Float[Tensor, "n c h w"],
-    target: Target,
-    batch_size: int | None,
-    generator: torch.Generator,
-) -> tuple[Float[Tensor, "n c h w"], Distillation]:
-    """Gradient on all particles; 0 for those that are not in this step's batch."""
-    n = len(particles)
-    if batch_size is None or batch_size >= n:
-        distillation = distiller(particles, target, generator)
-        return distillation.gradient, distillation
-    rows = torch.randperm(n, generator=generator)[:batch_size].to(particles.device)
+    """`optimize` free latents. The input is not changed. The `partial` of a `NonFiniteError` is an `OptimizeResult`."""
+    free = FreeLatents(at_least_float32(latents.detach()).clone())
     try:
-        distillation = distiller.for_rows(rows)(particles[rows], target[rows], generator)
+        reached = optimize(distiller, free, target, settings, generator, on_step=on_step, should_stop=should_stop)
     except NonFiniteError as error:
-        raise NonFiniteError(error.what, error.t, int(rows[error.particle])) from None
-    return torch.zeros_like(particles).index_copy_(0, rows, distillation.gradient), distillation
+        reached = error.partial
+        assert isinstance(reached, Reached)
+        partial = OptimizeResult(reached.steps, reached.network_samples, free.latents)
+        raise NonFiniteError(error.what, error.t, error.particle, error.step, partial) from None
+    return OptimizeResult(reached.steps, reached.network_samples, free.latents)

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from csd_nerf.distill import FeatureKernel, IndependentKernel, RBFKernel, median_bandwidth, released_bandwidth
+from csd_nerf.distill import (
+    FeatureKernel,
+    IndependentKernel,
+    RBFKernel,
+    TemporalKernel,
+    median_bandwidth,
+    released_bandwidth,
+)
 from csd_nerf.distill.kernels import pairwise_squared_distances
 from tests.distill.analytic import random_particles
 
@@ -185,3 +192,41 @@ def test_bandwidths_by_hand() -> None:
 def test_released_bandwidth_refuses_two_particles() -> None:
     with pytest.raises(ValueError, match="2 particles"):
         RBFKernel(released_bandwidth)(random_particles(2))
+
+
+def test_temporal_kernel_is_its_definition() -> None:
+    particles, times, scale = random_particles(5), torch.tensor([0.0, 1.0, 2.5, 7.0, 7.0]), 2.0
+    gram, repulsion = TemporalKernel(times, scale)(particles)
+    plain, _ = RBFKernel()(particles)
+    flat = particles.flatten(1)
+    h = -(flat[0] - flat[1]).square().sum() / plain[0, 1].log()
+    expected = torch.zeros_like(repulsion)
+    for i in range(5):
+        for j in range(5):
+            share = math.exp(-((float(times[i]) - float(times[j])) ** 2) / (2 * scale**2))
+            torch.testing.assert_close(gram[j, i], plain[j, i] * share, rtol=1e-6, atol=1e-9)
+            if i != j:
+                x_j = particles[j].clone().requires_grad_(True)
+                k = torch.exp(-(x_j - particles[i]).square().sum() / h) * share
+                expected[i] += torch.autograd.grad(k, x_j)[0]
+    torch.testing.assert_close(repulsion, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_temporal_kernel_without_a_limit_is_the_papers() -> None:
+    particles = random_particles(4)
+    for ours, theirs in zip(
+        TemporalKernel(torch.arange(4.0), math.inf)(particles), RBFKernel()(particles), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_temporal_kernel_follows_the_frames_of_a_batch() -> None:
+    rows = torch.tensor([3, 0])
+    kernel = TemporalKernel(torch.tensor([0.0, 1.0, 2.0, 9.0]), 3.0)[rows]
+    gram, _ = kernel(random_particles(2))
+    plain, _ = RBFKernel()(random_particles(2))
+    assert float(gram[0, 1] / plain[0, 1]) == pytest.approx(math.exp(-81 / 18), rel=1e-6)
+    with pytest.raises(ValueError, match="3 particles, but times of 2"):
+        kernel(random_particles(3))
+    with pytest.raises(ValueError, match="above 0"):
+        TemporalKernel(torch.arange(2.0), 0.0)
