@@ -15,6 +15,8 @@ from csd_nerf.bench.store import Store
 DETERMINISTIC = ("PSNR", "SSIM", "LPIPS", "ST-LPIPS", "change outside", "edit strength")
 AMBIGUOUS = ("view agreement", "colour spread", "warp error", "edit strength", "PSNR", "change outside")
 _DIGITS = {"PSNR": 2, "edit strength": 2}
+_FIXED = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning", "rounds"]
+_SPENT = ["network_samples", "nerf_seconds", "edit_seconds", "seconds", "processor_seconds", "threads"]
 Key = tuple[int, str, int]
 """Scene, instruction's name, seed."""
 
@@ -59,9 +61,9 @@ class About:
     notes: tuple[str, ...] = field(default=())
 
 
-def rows_of(plan: Plan, store: Store) -> list[Row]:
-    """All edit cells of a plan with their results."""
-    return [Row(cell, store.result(cell)) for cell in plan.edits()]
+def rows_of(plan: Plan, store: Store, table: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
+    """All edit cells of a plan with their results, from the store or else from an earlier table (see `from_csv`)."""
+    return [Row(cell, store.result(cell) or (table or {}).get(cell.key)) for cell in plan.edits()]
 
 
 def values(rows: Sequence[Row], method: str, measure: str, seeds: Sequence[int]) -> dict[Key, float]:
@@ -229,11 +231,9 @@ def _legend(rows: Sequence[Row]) -> list[str]:
 def to_csv(rows: Sequence[Row]) -> str:
     """Every cell, one a line."""
     names = sorted({name for row in rows if row.result for name in row.result["measures"]})
-    fixed = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning", "rounds"]
-    spent = ["network_samples", "nerf_seconds", "edit_seconds", "seconds", "processor_seconds", "threads"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*fixed, *names, *spent])
+    writer.writerow([*_FIXED, *names, *_SPENT])
     for row in rows:
         spec, result = row.cell.spec, row.result or {}
         guidance = "" if spec["guidance"] is None else spec["guidance"]
@@ -242,6 +242,27 @@ def to_csv(rows: Sequence[Row]) -> str:
         writer.writerow(
             [*head, row.cell.key, result.get("meaning", ""), result.get("rounds", "")]
             + ["" if measures.get(name) is None else round(measures[name], 6) for name in names]
-            + [result.get(name, "") for name in spent]
+            + [result.get(name, "") for name in _SPENT]
         )
     return out.getvalue()
+
+
+def from_csv(text: str) -> dict[str, dict[str, Any]]:
+    """Results by the key of their cell, from what `to_csv` wrote; cells that were missing are left out.
+
+    Raises `ValueError` for other tables.
+    """
+    lines = list(csv.DictReader(io.StringIO(text)))
+    head = list(lines[0]) if lines else [*_FIXED, *_SPENT]
+    if head[: len(_FIXED)] != _FIXED or head[-len(_SPENT) :] != _SPENT:
+        raise ValueError("its columns are not those of a benchmark's table")
+    names = head[len(_FIXED) : -len(_SPENT)]
+    found = {}
+    for line in lines:
+        if not line["seconds"]:
+            continue
+        result: dict[str, Any] = {"measures": {name: float(line[name]) if line[name] else None for name in names}}
+        result |= {name: float(line[name]) for name in _SPENT if line[name]}
+        result |= {name: int(line[name]) for name in ("network_samples", "threads")}
+        found[line["key"]] = result | {"meaning": line["meaning"], "rounds": int(line["rounds"])}
+    return found

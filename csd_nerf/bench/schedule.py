@@ -3,7 +3,7 @@
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,6 +79,13 @@ def run_cells(
     if total:
         console.print(f"{computed} of {total} cells in {duration(time.monotonic() - started)}", highlight=False)
     return Outcome(computed, tuple(failed.values()))
+
+
+def missing(cells: Sequence[Cell], store: Store, known: Container[str] = ()) -> list[Cell]:
+    """The edits that neither the store nor `known`, keys of a table, has, and what they need, in order."""
+    edits = [cell for cell in cells if cell.kind == "edit" and cell.key not in known and not store.has(cell)]
+    needed = {key for cell in edits for key in cell.needs} | {cell.key for cell in edits}
+    return [cell for cell in cells if cell.key in needed]
 
 
 @dataclass

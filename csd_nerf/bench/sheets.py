@@ -22,12 +22,17 @@ def scene_sheet(plan: Plan, store: Store, rows: Sequence[Row], scene: int) -> Im
     Of several seeds the first is shown. The true edit of an ambiguous instruction is that nearest to csd-edit's result
     (or to that of the first method there is); what the others came nearest to stands in their labels.
     """
-    own = [row for row in rows if row.key[0] == scene and row.result is not None]
+    own = [row for row in rows if row.key[0] == scene and store.has(row.cell)]
     blocks = []
     for name in dict.fromkeys(row.cell.name for row in own):
         asked = [row for row in own if row.cell.name == name]
         blocks.append(_block(plan, store, asked))
     return _tiled(blocks) if blocks else None
+
+
+def has_all(store: Store, rows: Sequence[Row], scene: int) -> bool:
+    """Whether the pictures of all known results of a scene are there; from an earlier table, there are only numbers."""
+    return all(store.has(row.cell) for row in rows if row.key[0] == scene and row.result is not None)
 
 
 def _block(plan: Plan, store: Store, rows: Sequence[Row]) -> tuple[str, Image.Image]:

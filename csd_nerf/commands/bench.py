@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -41,7 +41,7 @@ class Bench:
     """Folder for scenes.md, scenes.csv and the contact sheets; default: benchmarks/results/scenes (or scenes_quick)
     in a checkout, outputs/bench/... elsewhere."""
     work: Path = Path("outputs/bench/work")
-    """Folder of the cells, which are not computed again."""
+    """Folder of the cells, which are not computed again; nor are those in the table that is in --output already."""
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or a Ray cluster (that of RAY_ADDRESS, or one that is started here)."""
     workers: int | None = None
@@ -64,27 +64,28 @@ class Bench:
 
     def run(self) -> int:
         """Compute what is missing, then write the report; status 1 if cells failed."""
-        plan, engine, store = self._prepared()
-        from csd_nerf.bench.schedule import run_cells
+        plan, engine, store, table = self._prepared()
+        from csd_nerf.bench.schedule import missing, run_cells
 
         try:
-            outcome = run_cells(plan.cells, store, engine, _console)
+            outcome = run_cells(missing(plan.cells, store, table), store, engine, _console)
         except KeyboardInterrupt:
             _say("Stopped; what is done is kept.")
-            self._report(plan, store)
+            self._report(plan, store, table)
             raise
         finally:
             engine.close()
-        self._report(plan, store)
+        self._report(plan, store, table)
         if outcome.failed:
             _say(f"{len(outcome.failed)} cells failed, see {store.folder / 'failed'}; run again to try them again")
         return 1 if outcome.failed else 0
 
-    def _prepared(self) -> "tuple[Plan, Engine, Store]":
+    def _prepared(self) -> "tuple[Plan, Engine, Store, dict[str, Any]]":
         """Check everything that can fail before the first cell."""
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers {self.workers}: give at least 1")
         from csd_nerf.bench.plan import FULL, QUICK, make_plan, with_guidance
+        from csd_nerf.bench.schedule import missing
         from csd_nerf.bench.store import Store
 
         choice = self._choice()
@@ -98,13 +99,30 @@ class Bench:
                 raise ValueError(f"{flag} {folder} cannot be made ({error.strerror}): give another folder") from error
             if not os.access(folder, os.W_OK):
                 raise ValueError(f"{flag} {folder} cannot be written to: give another folder")
-        store = Store(self.work)
-        missing = sum(not store.has(cell) for cell in plan.cells)
+        store, table = Store(self.work), self._table()
+        left = sum(not store.has(cell) for cell in missing(plan.cells, store, table))
         edits = len(plan.edits())
-        _say(f"{edits} edits, {len(plan.cells) - edits} scenes and truths; {missing} of these cells are to be computed")
+        _say(f"{edits} edits, {len(plan.cells) - edits} scenes and truths; {left} of these cells are to be computed")
         for text in plan.left_out:
             _say(f"Left out: {text}")
-        return plan, self._engine(), store
+        return plan, self._engine(), store, table
+
+    def _name(self) -> str:
+        return "sweep" if self.sweep else "scenes"
+
+    def _table(self) -> dict[str, Any]:
+        """What the table has that is in --output already; what it was made of may be gone."""
+        from csd_nerf.bench.report import from_csv
+
+        path = self._output() / f"{self._name()}.csv"
+        if not path.is_file():
+            return {}
+        try:
+            return from_csv(path.read_text(encoding="utf-8"))
+        except (ValueError, KeyError) as error:
+            raise ValueError(
+                f"--output: {path} is no table of this benchmark ({error}); give another folder"
+            ) from error
 
     def _choice(self) -> "Choice":
         from csd_nerf.bench import methods
@@ -136,13 +154,12 @@ class Bench:
         folder = _CHECKOUT if _CHECKOUT.is_dir() else Path("outputs/bench")
         return folder / ("scenes_quick" if self.quick else "scenes")
 
-    def _report(self, plan: "Plan", store: "Store") -> None:
+    def _report(self, plan: "Plan", store: "Store", table: dict[str, Any]) -> None:
         """Write what the finished cells give."""
         from csd_nerf.bench import report, sheets, sweep
         from csd_nerf.images.writing import write_atomically
 
-        output, rows = self._output(), report.rows_of(plan, store)
-        name = "sweep" if self.sweep else "scenes"
+        output, name, rows = self._output(), self._name(), report.rows_of(plan, store, table)
         text = report.to_csv(rows)
         write_atomically(output / f"{name}.csv", lambda path: _write(path, text))
         written = [f"{name}.csv"]
@@ -156,6 +173,8 @@ class Bench:
             write_atomically(output / "scenes.md", lambda path: _write(path, page))
             written.append("scenes.md")
             for scene in sorted({row.key[0] for row in rows}):
+                if (output / f"scene_{scene}.png").is_file() and not sheets.has_all(store, rows, scene):
+                    continue  # the sheet that goes with the table shows more
                 sheet = sheets.scene_sheet(plan, store, rows, scene)
                 if sheet is not None:
                     write_atomically(output / f"scene_{scene}.png", lambda path, sheet=sheet: sheet.save(path))

@@ -26,7 +26,7 @@ from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, Reached,
 from csd_nerf.distill.particles import FreeLatents, ParticleSet, Targets
 from csd_nerf.distill.presets import EditSettings, Preset
 from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
-from csd_nerf.distill.solving import Solution, Solver, distil, make_edit_distiller
+from csd_nerf.distill.solving import Solution, Solver, distil, make_edit_distiller, optimize_settings
 from csd_nerf.distill.types import (
     Baseline,
     Condition,
@@ -96,6 +96,7 @@ __all__ = [
     "median_bandwidth",
     "optimize",
     "optimize_latents",
+    "optimize_settings",
     "released_bandwidth",
     "resize",
 ]

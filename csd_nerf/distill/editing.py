@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from csd_nerf.distill.counting import CountingPrior
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.presets import EditSettings
-from csd_nerf.distill.solving import Solver, distil, timesteps_of
+from csd_nerf.distill.solving import Solver, distil, noise_of, timesteps_of
 from csd_nerf.distill.types import ImagePrior, Target
 
 DEFAULT_SETTINGS = EditSettings()
@@ -162,6 +162,7 @@ def check_groups(prior: ImagePrior, sizes: Sequence[tuple[int, int]], settings: 
 def check_edit(prior: ImagePrior, prompt: str, settings: EditSettings) -> None:
     """Raise `ValueError` at once for what would fail later."""
     settings.validate()
+    noise_of(settings)
     parts = settings.parts
     if not prompt.strip():
         raise ValueError('the prompt is empty: say what to change, such as "make it snow"')

@@ -94,8 +94,8 @@ class EditSettings:
     """How pictures listen to each other."""
     baseline: BaselineName | None = None
     """What is subtracted from the score: the estimate of the source, or the injected noise."""
-    noise: Literal["shared", "independent"] | None = None
-    """Whether all particles see the same noise."""
+    noise: Literal["shared", "independent", "canvas"] | None = None
+    """Whether all particles see the same noise, each its own, or each its part of a canvas (panoramas only)."""
     mixing: Literal["row", "mean"] | None = None
     """Normalise each particle's mixed score by its kernel row sum, or by N. Nothing is mixed without SVGD."""
     bandwidth: Literal["median", "released"] | None = None

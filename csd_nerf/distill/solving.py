@@ -65,9 +65,10 @@ def guidance_of(settings: EditSettings) -> Guidance:
 
 
 def noise_of(settings: EditSettings) -> NoiseSource:
-    """Where the noise of one group comes from."""
+    """Where the noise of one group comes from. Raises `ValueError` for that of a canvas, which only panoramas have."""
     noise = settings.resolved().noise
-    assert noise is not None
+    if noise not in _NOISES:
+        raise ValueError(f"noise={noise}: only the patches of a panorama share a canvas; take shared or independent")
     return _NOISES[noise]
 
 
@@ -123,7 +124,7 @@ def distil_with(
     should_stop: Callable[[], bool] | None,
 ) -> Solution:
     """`distil` with a distiller of one's own: of `settings`, only what concerns the optimisation is used."""
-    options = _optimize_settings(settings)
+    options = optimize_settings(settings)
     try:
         reached = optimize_latents(
             distiller,
@@ -140,7 +141,8 @@ def distil_with(
     return Solution(reached.latents, reached.steps)
 
 
-def _optimize_settings(settings: EditSettings) -> OptimizeSettings:
+def optimize_settings(settings: EditSettings) -> OptimizeSettings:
+    """What of the settings concerns the optimisation."""
     full = settings.resolved()
     assert full.lr is not None
     return OptimizeSettings(

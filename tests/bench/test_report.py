@@ -11,6 +11,7 @@ from PIL import Image
 from csd_nerf.bench import report, sheets, sweep
 from csd_nerf.bench.compute import _pictures, compute, read_truths
 from csd_nerf.bench.plan import Plan
+from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
 from tests.bench.cells import plan_of, result, store_in
 
@@ -132,3 +133,38 @@ def test_a_curve_has_a_point_for_each_scale(tmp_path: Path):
     assert points[0][1] == pytest.approx(np.mean([0.26, 0.27]))
     sweep.plot(rows, tmp_path / "sweep.png")
     assert Image.open(tmp_path / "sweep.png").size[0] > 1000
+
+
+def test_a_table_gives_back_the_results_that_it_was_made_of(tmp_path: Path):
+    plan, store = plan_of(), store_in(tmp_path)
+    fill(plan, store, leave_out=2)
+    rows = report.rows_of(plan, store)
+    table = report.from_csv(report.to_csv(rows))
+    assert len(table) == len(plan.edits()) - 2
+    again = report.rows_of(plan, store_in(tmp_path / "elsewhere"), table)
+    assert report.to_csv(again) == report.to_csv(rows)
+    page = report.markdown(plan, rows, ABOUT, {})
+    assert report.markdown(plan, again, ABOUT, {}) == page and "2 of 24 cells are missing" in page
+    with pytest.raises(ValueError, match="columns"):
+        report.from_csv("a,b\n1,2\n")
+
+
+def test_what_the_table_has_is_not_computed_again_nor_what_only_it_needed(tmp_path: Path):
+    plan, store = plan_of(scenes=2), store_in(tmp_path)
+    fill(plan, store, leave_out=1)
+    table = report.from_csv(report.to_csv(report.rows_of(plan, store)))
+    left = missing(plan.cells, store_in(tmp_path / "elsewhere"), table)
+    last = plan.edits()[-1]
+    assert [cell.key for cell in left] == [*sorted(last.needs, key=[c.key for c in plan.cells].index), last.key]
+    assert missing(plan.cells, store_in(tmp_path / "elsewhere")) == list(plan.cells)
+
+
+def test_a_sheet_needs_the_pictures_not_only_the_numbers(tmp_path: Path):
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    fill(plan, store)
+    rows = report.rows_of(plan, store)
+    assert sheets.has_all(store, rows, 1_000_000)
+    elsewhere = store_in(tmp_path / "elsewhere")
+    rows = report.rows_of(plan, elsewhere, report.from_csv(report.to_csv(rows)))
+    assert not sheets.has_all(elsewhere, rows, 1_000_000)
+    assert sheets.scene_sheet(plan, elsewhere, rows, 1_000_000) is None
