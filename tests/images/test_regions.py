@@ -98,25 +98,26 @@ def edit(prompts: tuple[str, ...], weights: Tensor, prior: FormulaPrior) -> Tens
 
 def test_prompts_without_a_share_cost_no_network_samples() -> None:
     """Patches of 8 pixels at 0, 4, .., 24 of a strip of 32: regions [0, 10) and [10, 32), which touch."""
-    regions = [Region("a", box=(0, 0, 10, 8)), Region("b", box=(10, 0, 32, 8))]
+    regions = [Region("c", box=(0, 0, 10, 8)), Region("b", box=(10, 0, 32, 8))]
     corners = patch_corners(2, 8, (2, 2), 1)
     weights = region_weights(regions, corners, (2, 2), FACTOR, pad_to(torch.zeros(3, 8, 32), FACTOR)[1])
     assert [int((row > 0).sum()) for row in weights] == [0, 3, 6]
     prior = Asked()
     edit(composed_prompts(regions, "rest"), weights, prior)
-    null, rest, a, b = (float(text[0, 0]) for text in prior.encode_text(["", "rest", "a", "b"]))
-    assert len({null, rest, a, b}) == 4 and prior.calls == 1
-    counts = {value: int((prior.texts == torch.tensor(value)).sum()) for value in (null, rest, a, b)}
-    assert counts == {null: 2 * 7, rest: 0, a: 3, b: 6} and len(prior.texts) == 2 * 7 + 9
+    null, rest, c, b = (float(text[0, 0]) for text in prior.encode_text(["", "rest", "c", "b"]))
+    assert len({null, rest, c, b}) == 4 and prior.calls == 1
+    counts = {value: int((prior.texts == torch.tensor(value)).sum()) for value in (null, rest, c, b)}
+    assert counts == {null: 2 * 7, rest: 0, c: 3, b: 6} and len(prior.texts) == 2 * 7 + 9
 
 
 def test_a_half_covered_patch_is_edited_half_as_strongly() -> None:
-    regions = [Region("a", box=(0, 0, 12, 8))]
+    regions = [Region("c", box=(0, 0, 12, 8))]
     corners = patch_corners(2, 6, (2, 2), 2)
     weights = region_weights(regions, corners, (2, 2), FACTOR, pad_to(torch.zeros(3, 8, 24), FACTOR)[1])
     assert weights.tolist() == [[0, 0.5, 1], [1, 0.5, 0]]
     prior = Constant()
-    null, text = (float(value[0, 0]) for value in prior.encode_text(["", "a"]))
+    null, text = (float(value[0, 0]) for value in prior.encode_text(["", "c"]))
+    assert text != null
     eps = edit(composed_prompts(regions), weights, prior).mean(dim=(1, 2, 3))
     torch.testing.assert_close(eps, null + 2.0 * torch.tensor([1, 0.5, 0]) * (text - null))
 
