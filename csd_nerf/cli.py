@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from csd_nerf.commands.bench import Bench
 from csd_nerf.commands.metrics import Metrics
+from csd_nerf.commands.panorama import Panorama
 from csd_nerf.commands.prior_check import PriorCheck
 
 _console = Console(stderr=True)
@@ -171,6 +172,7 @@ class Csd:
     command: (
         Annotated[Demo, tyro.conf.subcommand("demo")]
         | Annotated[Prior, tyro.conf.subcommand("prior")]
+        | Annotated[Panorama, tyro.conf.subcommand("panorama")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     ) = field(default_factory=Demo)

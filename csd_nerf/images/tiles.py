@@ -18,6 +18,7 @@ colour. Blending hides where it changes; the larger the tile, the smaller it is.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
@@ -43,6 +44,7 @@ def encode_tiled(
     overlap: int | None = None,
     wrap: bool = False,
     condition: bool = False,
+    scaled_sample: torch.Generator | None = None,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, "c h w"]:
     """Latents of a picture in [0, 1], as `prior.encode` gives them, accumulated on the CPU in float32.
@@ -57,6 +59,8 @@ def encode_tiled(
             of it if None.
         wrap: Whether left and right edge are neighbours: tiles then continue around.
         condition: Image condition (`prior.encode_condition`) instead of latents.
+        scaled_sample: With a generator, the scaled posterior sample that the released code conditions on. Tiles draw
+            their own; where they are cross-faded the sample's small noise is weaker.
         on_tile: Is told how many tiles are done, and of how many.
 
     Raises `ValueError` for other sizes, and what the codec raises.
@@ -69,6 +73,8 @@ def encode_tiled(
         )
     tiles, shared = _sizes(prior, tile, overlap)
     encode = prior.encode_condition if condition else prior.encode
+    if scaled_sample is not None:
+        encode = partial(prior.encode_condition, scaled_sample=scaled_sample)
     grid = (_Line.divide(height // factor, tiles, shared), _Line.divide(width // factor, tiles, shared, wrap))
     return _blend(encode, picture, grid, (factor, 1), prior.device, on_tile)
 

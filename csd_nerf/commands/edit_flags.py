@@ -1,0 +1,78 @@
+"""Flags that all commands that edit share; the same names everywhere."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from csd_nerf.distill import EditSettings
+    from csd_nerf.priors import LatentDiffusionPrior
+
+TOY_DEFAULTS: dict[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
+"""What the toy prior works best with: it was trained to guidance 3, and to add things needs more noise than 0.5."""
+
+
+@dataclass(frozen=True)
+class EditFlags:
+    """Which model edits, and how. What is left out takes the preset's value, or the toy prior's own."""
+
+    prior: str = "toy"
+    """The diffusion model: toy (comes with this package), instruct-pix2pix, a hub id, or a local folder in diffusers
+    layout."""
+    device: str = "auto"
+    """Where it runs: auto, cpu, cuda or cuda:N."""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Of its networks; auto is fp16 on a GPU and fp32 elsewhere."""
+    preset: Literal["paper", "released", "corrected"] = "corrected"
+    """Whose choice to take where the paper, the authors' released code and this project differ."""
+    steps: int | None = None
+    """Optimisation steps; default: as many as optimise each part as often as 200 steps do in the paper. Of baselines
+    that sample: steps of DDIM, 50."""
+    lr: float | None = None
+    """Learning rate; default: the preset's."""
+    guidance: float | None = None
+    """Text guidance w_y; default: 7.5, with the toy prior 3."""
+    image_guidance: float | None = None
+    """Image guidance w_s: higher keeps more of the source; default: the preset's."""
+    t_min: float | None = None
+    """Lowest noise level, a fraction of the schedule; default: the preset's."""
+    t_max: float | None = None
+    """Highest noise level; default: the preset's (the paper's 0.5), with the toy prior 0.8."""
+    negative: str = ""
+    """What to stay away from."""
+    source_prompt: str = ""
+    """Caption of what is there, for the editor dds."""
+    batch_size: int | None = None
+    """Patches or frames in a step."""
+    seed: int = 0
+    """Same seed, same result."""
+
+    def load(self, *, needs_image: bool) -> "LatentDiffusionPrior":
+        """Load the prior."""
+        from csd_nerf.priors import load_prior
+
+        return load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image)
+
+    def settings(self, noise: str | None) -> "EditSettings":
+        """What the flags say, all but the number of steps where it is left out. Raises `ValueError` by flag."""
+        from csd_nerf.distill import EditSettings
+
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        own = TOY_DEFAULTS if self.prior == "toy" and self.preset == "corrected" else {}
+        given = {
+            "lr": self.lr,
+            "guidance_scale": self.guidance,
+            "image_guidance_scale": self.image_guidance,
+            "t_min": self.t_min,
+            "t_max": self.t_max,
+            "noise": noise,
+            "batch_size": self.batch_size,
+            "steps": self.steps,
+        }
+        chosen = own | {name: value for name, value in given.items() if value is not None}
+        return EditSettings(preset=self.preset, source_prompt=self.source_prompt, **chosen)
+
+    def asked(self, settings: "EditSettings") -> dict[str, str | int | float | bool | None]:
+        """What decides a result, by the names of the flags, for a state to go on from."""
+        decided = {name: value for name, value in settings.used().items() if name not in ("steps", "preset")}
+        return {"prior": self.prior, "steps": settings.steps, "seed": self.seed, "negative": self.negative, **decided}

@@ -1,0 +1,230 @@
+"""`csd panorama`: edit a picture of any size. Heavy libraries load when it runs, not for its help."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from csd_nerf.commands.edit_flags import EditFlags
+from csd_nerf.commands.progress import duration, steps_progress
+from csd_nerf.commands.stopping import stop_on_signals
+
+if TYPE_CHECKING:
+    from csd_nerf.images.checkpoint import Checkpoint
+    from csd_nerf.images.panorama_edit import PanoramaEdit, PanoramaResult
+    from csd_nerf.images.picture_files import Picture
+    from csd_nerf.images.regions import Region
+
+_console = Console(stderr=True)
+_SAMPLING_STEPS = 50
+_STATE_SECONDS = 60.0
+_ANIMATION_SIDE, _FPS = 1280, 12
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Panorama:
+    """Edit a picture of any size and shape with one instruction, or with several that each concern a region.
+
+    Ctrl-C writes what is reached; the same command with --resume goes on from there.
+    """
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """The picture: any format that Pillow reads."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The edited picture: png, webp and tiff keep transparency, jpg and bmp have none."""
+    prompt: str = ""
+    """The instruction, such as "make it night"; with regions, for all that none of them covers."""
+    region: Annotated[Pairs, tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1 PROMPT")] = ()
+    """An instruction for a box, in pixels or percent: --region 0,0,50%,100% "make it snow". Any number of times."""
+    mask: Annotated[Pairs, tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE PROMPT")] = ()
+    """An instruction for what is white in a picture of the same size. Any number of times."""
+    editor: Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p-patches", "multidiffusion"] = "csd-edit"
+    """csd-edit, its ablations, dds (where --prompt is a caption of what is wanted), or a baseline that samples."""
+    noise: Literal["shared", "independent", "canvas"] | None = None
+    """All patches see one noise, each its own, or each its part of a canvas: what overlaps then sees the same;
+    default: the preset's."""
+    stride: int | None = None
+    """Distance of neighbouring patches in latent pixels; default: a quarter of a patch (16 with Stable Diffusion)."""
+    wrap: bool = False
+    """Left and right are neighbours, as in 360-degree pictures."""
+    save_every: int | None = None
+    """Also write an animation (OUT with .mp4) with a picture every so many steps."""
+    preview: int | None = None
+    """Edit only so many patches, show them before and after in OUT's name with _preview.png, and end."""
+    resume: bool = False
+    """Go on from where this command was stopped."""
+    flags: Annotated[EditFlags, tyro.conf.arg(name="")] = field(default_factory=EditFlags)
+
+    def run(self) -> int:
+        """Edit and write; status 130 if it was stopped."""
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+
+        self._check()
+        edit, picture, regions = self._prepared()
+        if self.preview is not None:
+            return self._preview(edit)
+        asked = self._asked(edit, regions)
+        before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
+        _say(
+            f"{picture.image.shape[-1]} x {picture.image.shape[-2]} pixels, {edit.layout.patches} patches of "
+            f"{edit.prior.size} x {edit.prior.size}, {edit.settings.steps} steps"
+            + (f", going on from step {before.step}" if before else "")
+        )
+        return self._finish(*self._edit(edit, before, asked), picture, asked, edit.settings.steps)
+
+    def _check(self) -> None:
+        """What can be said before anything is read."""
+        from csd_nerf.images.picture_files import check_picture_output
+
+        check_picture_output(self.output)
+        if self.input.exists() and self.output.exists() and self.input.samefile(self.output):
+            raise ValueError(f"OUT {self.output} is IN: give another file, the source is still needed")
+        for flag, value in (("--save-every", self.save_every), ("--preview", self.preview)):
+            if value is not None and value < 1:
+                raise ValueError(f"{flag} {value}: give at least 1")
+        if not (self.prompt.strip() or self.region or self.mask):
+            raise ValueError('--prompt is empty: say what to change, such as --prompt "make it night"')
+        if self.editor in ("ip2p-patches", "multidiffusion"):
+            if self.noise is not None:
+                raise ValueError(f"--noise has no meaning for --editor {self.editor}: leave one of them out")
+            if self.save_every is not None or self.resume:
+                raise ValueError(f"--editor {self.editor} has no steps to save or to go on from: leave the flag out")
+
+    def _prepared(self) -> "tuple[PanoramaEdit, Picture, list[Region]]":
+        """Read, check and encode."""
+        import torch
+
+        from csd_nerf.images.panorama import BATCH_SIZE, check_panorama, layout_for, settings_for
+        from csd_nerf.images.panorama_edit import prepare
+        from csd_nerf.images.picture_files import check_picture_output, read_picture
+
+        settings = settings_for(self.editor, self.flags.settings(self.noise))
+        picture = read_picture(self.input)
+        check_picture_output(self.output, alpha=picture.alpha is not None)
+        height, width = picture.image.shape[-2:]
+        regions = self._regions(height, width)
+        prior = self.flags.load(needs_image=self.editor != "dds")
+        layout = layout_for(prior, picture.image, self.editor, settings, stride=self.stride, wrap=self.wrap)
+        if self.flags.steps is None:
+            steps = _SAMPLING_STEPS
+            if not settings.parts.samples:
+                steps = layout.steps(settings.batch_size or BATCH_SIZE)
+                settings = replace(settings, lr_decay_every=max(1, steps // 10))
+            settings = replace(settings, steps=steps)
+        check_panorama(prior, self.prompt, regions, settings)
+        generator = torch.Generator().manual_seed(self.flags.seed)
+        prompts = (self.prompt, self.flags.negative)
+        edit = prepare(prior, picture.image, prompts, regions, layout, settings, generator)
+        return edit, picture, regions
+
+    def _regions(self, height: int, width: int) -> "list[Region]":
+        from csd_nerf.images.regions import Region, parse_box, read_mask
+
+        boxes = [Region(prompt, box=parse_box(box, width, height)) for box, prompt in self.region]
+        return boxes + [Region(prompt, mask=read_mask(Path(file))) for file, prompt in self.mask]
+
+    def _asked(self, edit: "PanoramaEdit", regions: "list[Region]") -> dict[str, Any]:
+        """What decides the result, in words."""
+        digest = hashlib.sha256(self.input.read_bytes())
+        for region in regions:
+            digest.update(repr((region.prompt, region.box)).encode())
+            if region.mask is not None:
+                digest.update(region.mask.numpy().tobytes())
+        return {
+            "picture and regions": digest.hexdigest()[:16],
+            "prompt": self.prompt,
+            "editor": self.editor,
+            "patches": len(edit.targets.corners),
+            "wrap": self.wrap,
+            **self.flags.asked(edit.settings),
+        }
+
+    def _preview(self, edit: "PanoramaEdit") -> int:
+        from csd_nerf.images.writing import contact_sheet, write_atomically
+
+        assert self.preview is not None
+        with steps_progress(_console, "Preview") as update:
+            before, after = edit.preview(self.preview, update)
+        scale = max(1, 192 // before.shape[-1])
+        sheet = contact_sheet([("source", list(before)), ("edited", list(after))], scale=scale)
+        path = self.output.with_name(f"{self.output.stem}_preview.png")
+        write_atomically(path, lambda temporary: sheet.save(temporary))
+        _say(f"{path}: {len(before)} patches; leave --preview out to edit the whole picture")
+        return 0
+
+    def _edit(
+        self, edit: "PanoramaEdit", before: "Checkpoint | None", asked: dict[str, Any]
+    ) -> "tuple[PanoramaResult, list[Any], Exception | None]":
+        """Do the work: the result, the pictures of the animation, and why it ended before its time."""
+        from csd_nerf.distill import NonFiniteError, resize
+        from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+
+        frames: list[Any] = []
+        saved = time.monotonic()
+
+        def on_picture(done: int, image: Any) -> None:
+            shrink = min(1.0, _ANIMATION_SIDE / max(image.shape[-2:]))
+            size = (max(2, round(image.shape[-2] * shrink)), max(2, round(image.shape[-1] * shrink)))
+            frames.append(resize(image[None], size)[0])
+
+        def on_state(done: int, state: "Callable[[], Checkpoint]") -> None:
+            nonlocal saved
+            if time.monotonic() - saved >= _STATE_SECONDS:
+                save_checkpoint(checkpoint_path(self.output), state(), asked)
+                saved = time.monotonic()
+
+        with (
+            steps_progress(_console, "Editing", before.step if before else 0) as update,
+            stop_on_signals(lambda: _say("Stopping after this step; once more ends at once ...")) as stopped,
+        ):
+            if self.save_every and before is None:
+                on_picture(0, edit.picture(edit.targets.source))
+            try:
+                return edit.run(before, update, on_picture, self.save_every, stopped, on_state), frames, None
+            except NonFiniteError as error:
+                return error.partial, frames, error
+
+    def _finish(
+        self,
+        result: "PanoramaResult",
+        frames: list[Any],
+        failure: Exception | None,
+        picture: "Picture",
+        asked: dict[str, Any],
+        steps: int,
+    ) -> int:
+        """Write what there is, and say how to go on."""
+        from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+        from csd_nerf.images.picture_files import write_picture
+        from csd_nerf.images.writing import write_video
+
+        write_picture(self.output, result.image, picture.alpha)
+        written = [self.output.name]
+        if frames:
+            animation = self.output.with_suffix(".mp4")
+            write_video(animation, [*frames, *frames[-1:] * _FPS], fps=_FPS)
+            written.append(animation.name)
+        state = result.checkpoint
+        spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
+        _say(f"{self.output.parent}: {', '.join(written)} ({spent})")
+        kept = checkpoint_path(self.output)
+        if result.complete:
+            kept.unlink(missing_ok=True)
+            return 0
+        if failure is None and state.step:
+            save_checkpoint(kept, state, asked)
+        how = "; the same command with --resume goes on" if kept.is_file() else ""
+        if failure is not None:
+            raise ValueError(f"{failure}. {self.output} has what was reached before")
+        _say(f"Stopped after step {state.step} of {steps}: {self.output} has what was reached{how}")
+        return 130
+
+
+def _say(message: str) -> None:
+    _console.print(message, markup=False, highlight=False, soft_wrap=True)

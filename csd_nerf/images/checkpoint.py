@@ -1,0 +1,73 @@
+"""An edit that was stopped, on disk: what it had reached, and what it was asked for.
+
+It goes on only as what it was: under other flags it would end as something that no flags describe.
+"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from csd_nerf.images.writing import write_atomically
+
+_FORMAT = 1
+Asked = Mapping[str, str | int | float | bool | None]
+"""What decides a result, by the names of the flags."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an edit stands."""
+
+    step: int
+    """Steps made."""
+    latents: Float[Tensor, "*shape"]
+    """What is optimised, on the CPU."""
+    generator: UInt8[Tensor, " bytes"]
+    """State of the random generator."""
+    network_samples: int = 0
+    """Network samples spent so far."""
+    seconds: float = 0.0
+    """Wall-clock time spent so far."""
+
+
+def checkpoint_path(output: Path) -> Path:
+    """Where the state of the edit that writes `output` is kept while it is not finished."""
+    return output.with_name(f"{output.name}.resume")
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint, asked: Asked) -> None:
+    """Write it, whole or not at all."""
+    content = {"format": _FORMAT, "asked": dict(asked), **vars(checkpoint)}
+    write_atomically(path, lambda temporary: torch.save(content, temporary))
+
+
+def load_checkpoint(path: Path, asked: Asked) -> Checkpoint:
+    """Read it.
+
+    Raises `ValueError`, naming the file or the flags, if it is missing, no such file, or was asked for something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"--resume: there is no {path}; leave --resume out to start from the beginning")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        before = content.pop("asked")
+        if content.pop("format") != _FORMAT:
+            raise KeyError("format")
+        found = Checkpoint(**content)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"--resume: {path} is no state of a stopped edit ({error}); remove it and leave --resume out"
+        ) from error
+    changed = [name for name in {**before, **asked} if before.get(name) != asked.get(name)]
+    if changed:
+        said = ", ".join(f"{name} {before.get(name)!r} (now {asked.get(name)!r})" for name in changed)
+        raise ValueError(
+            f"--resume: {path} was begun with {said}: give the same again, or leave --resume out to start anew"
+        )
+    return found

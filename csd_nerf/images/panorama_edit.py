@@ -1,0 +1,201 @@
+"""What an edit of a panorama does, once everything is decided: encode, optimise or sample the canvas, decode."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csd_nerf.distill import (
+    CanvasNoise,
+    CountingPrior,
+    Distiller,
+    EditSettings,
+    ImagePrior,
+    NonFiniteError,
+    Reached,
+    make_edit_distiller,
+    optimize,
+    optimize_settings,
+)
+from csd_nerf.images.canvas import PatchLatents, PatchTargets
+from csd_nerf.images.checkpoint import Checkpoint
+from csd_nerf.images.layout import PanoramaLayout
+from csd_nerf.images.panorama_sampling import sample_canvas
+from csd_nerf.images.patches import cut
+from csd_nerf.images.regions import Region, composed_prompts, region_weights, untouched
+from csd_nerf.images.tiles import decode_tiled, encode_tiled
+
+OnPicture = Callable[[int, Float[Tensor, "3 H W"]], None]
+OnState = Callable[[int, Callable[[], Checkpoint]], None]
+"""Called after each step with their number, and what makes a checkpoint of it."""
+
+
+@dataclass(frozen=True)
+class PanoramaResult:
+    """An edited picture."""
+
+    image: Float[Tensor, "3 H W"]
+    """In [0, 1], float32 on the CPU, of the source's size."""
+    checkpoint: Checkpoint
+    """Where the edit stands."""
+    patches: int
+    """Patches that were edited: those that no prompt concerns are not."""
+    complete: bool = True
+    """False if it was stopped before the last step."""
+
+
+@dataclass(frozen=True)
+class PanoramaEdit:
+    """An edit of one picture, prepared and checked."""
+
+    prior: ImagePrior
+    layout: PanoramaLayout
+    settings: EditSettings
+    """With the editor that it stands for among those of single pictures, and a batch size where that counts."""
+    targets: PatchTargets
+    """Of the patches that a prompt concerns."""
+    generator: torch.Generator
+
+    def run(
+        self,
+        resume: Checkpoint | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+        on_picture: OnPicture | None = None,
+        picture_every: int | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        on_state: OnState | None = None,
+    ) -> PanoramaResult:
+        """Do the work; see `csd_nerf.images.edit_panorama`."""
+        started, counted = time.monotonic(), CountingPrior(self.prior)
+        before = resume or Checkpoint(0, self.targets.source.cpu(), self.generator.get_state())
+        self.generator.set_state(before.generator)
+        patches = PatchLatents(before.latents.to(self.targets.source), self.targets.corners, self.targets.patch)
+
+        def state(steps: int) -> Checkpoint:
+            spent = before.network_samples + counted.samples, before.seconds + time.monotonic() - started
+            return Checkpoint(steps, patches.canvas.cpu(), self.generator.get_state(), *spent)
+
+        def report(done: int) -> None:
+            if on_state is not None and not self.settings.parts.samples:
+                on_state(done, lambda: state(done))
+            if on_step is not None:
+                on_step(done, self.settings.steps)
+            if on_picture is not None and picture_every and done % picture_every == 0:
+                on_picture(done, self.picture(patches.canvas))
+
+        failure = None
+        try:
+            steps = self._solve(counted, patches, before.step, report, should_stop)
+        except NonFiniteError as error:
+            steps = error.partial.steps if isinstance(error.partial, Reached) else before.step
+            failure = error
+        complete = failure is None and steps >= self.settings.steps
+        result = PanoramaResult(self.picture(patches.canvas), state(steps), len(patches), complete)
+        if failure is not None:
+            raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
+        return result
+
+    def picture(self, canvas: Float[Tensor, "c h w"]) -> Float[Tensor, "3 H W"]:
+        """What a canvas shows, of the source's size, on the CPU."""
+        return self.layout.crop.undo(decode_tiled(self.prior, canvas, wrap=self.layout.crop.wrap))
+
+    def preview(
+        self, count: int, on_step: Callable[[int, int], None] | None = None
+    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
+        """`count` patches, evenly spread, before and after an edit of them alone; each as often as in the whole."""
+        patches = len(self.targets.corners)
+        rows = torch.linspace(0, patches - 1, min(count, patches)).round().long()
+        targets, settings = self.targets.only(rows), self.settings
+        if settings.batch_size is not None and not settings.parts.samples:
+            visits = settings.steps * min(settings.batch_size, patches) / patches
+            steps = max(1, round(visits * len(rows) / min(settings.batch_size, len(rows))))
+            settings = replace(settings, steps=steps)
+        latents = PatchLatents(targets.source, targets.corners, targets.patch)
+        edit = replace(self, targets=targets, settings=settings)
+        edit._solve(CountingPrior(self.prior), latents, 0, lambda done: on_step and on_step(done, settings.steps), None)
+        before, after = (cut(canvas, targets.corners, targets.patch) for canvas in (targets.source, latents.canvas))
+        return self.prior.decode(before).cpu(), self.prior.decode(after).cpu()
+
+    def _solve(
+        self,
+        prior: CountingPrior,
+        patches: PatchLatents,
+        first_step: int,
+        report: Callable[[int], object],
+        should_stop: Callable[[], bool] | None,
+    ) -> int:
+        """Change the canvas; how many steps led to it."""
+        if not self.settings.parts.samples:
+            reached = optimize(
+                self._distiller(prior),
+                patches,
+                self.targets,
+                optimize_settings(self.settings),
+                self.generator,
+                first_step=first_step,
+                on_step=lambda done, _: report(done),
+                should_stop=should_stop,
+            )
+            return reached.steps
+        sampled = sample_canvas(prior, self.targets, self.settings, self.generator, report, should_stop)
+        if sampled is None:  # a descent that did not reach its end has no picture
+            return 0
+        patches.canvas = sampled
+        return self.settings.steps
+
+    def _distiller(self, prior: CountingPrior) -> Distiller:
+        if self.settings.resolved().noise != "canvas":
+            return make_edit_distiller(prior, self.settings)
+        height, width = self.targets.source.shape[-2:]
+        noise = CanvasNoise(height, width, self.targets.corners)
+        return replace(make_edit_distiller(prior, replace(self.settings, noise="independent")), noise=noise)
+
+
+def prepare(
+    prior: ImagePrior,
+    picture: Float[Tensor, "3 H W"],
+    prompts: tuple[str, str],
+    regions: Sequence[Region],
+    layout: PanoramaLayout,
+    settings: EditSettings,
+    generator: torch.Generator,
+) -> PanoramaEdit:
+    """Encode the picture and the prompts (instruction, negative). Raises `ValueError` for regions that cannot work."""
+    full, (prompt, negative) = settings.resolved(), prompts
+    padded = layout.pad(picture.to(torch.float32))
+    wrap = layout.crop.wrap
+    image = None
+    if full.parts.text_only:
+        source = encode_tiled(prior, padded, wrap=wrap).to(prior.device)
+        image = torch.zeros_like(source) if prior.takes_image else None
+    elif full.image_condition == "scaled-sample":
+        # The released code draws one posterior sample and uses it as source, start and condition alike.
+        image = source = encode_tiled(prior, padded, wrap=wrap, scaled_sample=generator).to(prior.device)
+    else:
+        source = encode_tiled(prior, padded, wrap=wrap).to(prior.device)
+        image = encode_tiled(prior, padded, wrap=wrap, condition=True).to(prior.device)
+    asked, weights, corners = (prompt,), None, layout.corners
+    if regions:
+        # Without an instruction for the rest its estimate must be the baseline's, so that it cancels.
+        asked = composed_prompts(regions, prompt if prompt.strip() else negative)
+        weights = region_weights(regions, corners, (layout.patch, layout.patch), prior.factor, layout.crop)
+        if not prompt.strip():
+            active = ~untouched(weights)
+            weights, corners = weights[:, active], corners[active]
+        weights = weights.to(prior.device)
+    captions = [*asked, negative, *([full.source_prompt] if full.parts.text_only else [])]
+    encoded = list(prior.encode_text(captions))
+    targets = PatchTargets(
+        texts=tuple(encoded[: len(asked)]),
+        null_text=encoded[len(asked)],
+        source=source,
+        image=image,
+        source_text=encoded[-1] if full.parts.text_only else None,
+        weights=weights,
+        corners=corners,
+        patch=(layout.patch, layout.patch),
+    )
+    return PanoramaEdit(prior, layout, settings, targets, generator)
