@@ -164,6 +164,7 @@ class Panorama:
         """Do the work: the result, the pictures of the animation, and why it ended before its time."""
         from csd_nerf.distill import NonFiniteError, resize
         from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+        from csd_nerf.images.running import Hooks
 
         frames: list[Any] = []
         saved = time.monotonic()
@@ -186,7 +187,7 @@ class Panorama:
             if self.save_every and before is None:
                 on_picture(0, edit.picture(edit.targets.source))
             try:
-                return edit.run(before, update, on_picture, self.save_every, stopped, on_state), frames, None
+                return edit.run(before, Hooks(update, on_state, stopped), on_picture, self.save_every), frames, None
             except NonFiniteError as error:
                 return error.partial, frames, error
 

@@ -26,6 +26,7 @@ from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.layout import PanoramaLayout, panorama_layout
 from csd_nerf.images.panorama_edit import OnPicture, PanoramaResult, prepare
 from csd_nerf.images.regions import Region
+from csd_nerf.images.running import Hooks
 
 PanoramaEditor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p-patches", "multidiffusion"]
 """CSD-Edit and its ablations, Delta Denoising Score, and the baselines of CSD Section 4.1."""
@@ -81,7 +82,7 @@ def edit_panorama(
     check_panorama(prior, prompt, regions, chosen)
     generator = torch.Generator().manual_seed(seed)
     edit = prepare(prior, picture, (prompt, negative_prompt), regions, layout, chosen, generator)
-    return edit.run(resume, on_step, on_picture, picture_every, should_stop)
+    return edit.run(resume, Hooks(on_step, should_stop=should_stop), on_picture, picture_every)
 
 
 def layout_for(

@@ -1,6 +1,5 @@
 """What an edit of a panorama does, once everything is decided: encode, optimise or sample the canvas, decode."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,6 @@ from csd_nerf.distill import (
     EditSettings,
     ImagePrior,
     NonFiniteError,
-    Reached,
     make_edit_distiller,
     optimize,
     optimize_settings,
@@ -26,11 +24,11 @@ from csd_nerf.images.layout import PanoramaLayout
 from csd_nerf.images.panorama_sampling import sample_canvas
 from csd_nerf.images.patches import cut
 from csd_nerf.images.regions import Region, composed_prompts, region_weights, untouched
+from csd_nerf.images.running import Hooks, run_steps
 from csd_nerf.images.tiles import decode_tiled, encode_tiled
 
+_NO_HOOKS = Hooks()
 OnPicture = Callable[[int, Float[Tensor, "3 H W"]], None]
-OnState = Callable[[int, Callable[[], Checkpoint]], None]
-"""Called after each step with their number, and what makes a checkpoint of it."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class PanoramaResult:
     """False if it was stopped before the last step."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class PanoramaEdit:
     """An edit of one picture, prepared and checked."""
 
@@ -59,41 +57,33 @@ class PanoramaEdit:
     """Of the patches that a prompt concerns."""
     generator: torch.Generator
 
+    def __post_init__(self) -> None:
+        """Begin with the source."""
+        self.patches = PatchLatents(self.targets.source, self.targets.corners, self.targets.patch)
+
+    @property
+    def latents(self) -> Float[Tensor, "c h w"]:
+        """The canvas as it is now."""
+        return self.patches.canvas
+
     def run(
         self,
         resume: Checkpoint | None = None,
-        on_step: Callable[[int, int], None] | None = None,
+        hooks: Hooks = _NO_HOOKS,
         on_picture: OnPicture | None = None,
         picture_every: int | None = None,
-        should_stop: Callable[[], bool] | None = None,
-        on_state: OnState | None = None,
     ) -> PanoramaResult:
         """Do the work; see `csd_nerf.images.edit_panorama`."""
-        started, counted = time.monotonic(), CountingPrior(self.prior)
-        before = resume or Checkpoint(0, self.targets.source.cpu(), self.generator.get_state())
-        self.generator.set_state(before.generator)
-        patches = PatchLatents(before.latents.to(self.targets.source), self.targets.corners, self.targets.patch)
-
-        def state(steps: int) -> Checkpoint:
-            spent = before.network_samples + counted.samples, before.seconds + time.monotonic() - started
-            return Checkpoint(steps, patches.canvas.cpu(), self.generator.get_state(), *spent)
+        if resume is not None:
+            self.patches.canvas = resume.latents.to(self.targets.source)
 
         def report(done: int) -> None:
-            if on_state is not None and not self.settings.parts.samples:
-                on_state(done, lambda: state(done))
-            if on_step is not None:
-                on_step(done, self.settings.steps)
             if on_picture is not None and picture_every and done % picture_every == 0:
-                on_picture(done, self.picture(patches.canvas))
+                on_picture(done, self.picture(self.latents))
 
-        failure = None
-        try:
-            steps = self._solve(counted, patches, before.step, report, should_stop)
-        except NonFiniteError as error:
-            steps = error.partial.steps if isinstance(error.partial, Reached) else before.step
-            failure = error
-        complete = failure is None and steps >= self.settings.steps
-        result = PanoramaResult(self.picture(patches.canvas), state(steps), len(patches), complete)
+        outcome = run_steps(self, resume, hooks, report)
+        image, failure = self.picture(self.latents), outcome.failure
+        result = PanoramaResult(image, outcome.checkpoint, len(self.patches), outcome.complete)
         if failure is not None:
             raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
         return result
@@ -113,16 +103,14 @@ class PanoramaEdit:
             visits = settings.steps * min(settings.batch_size, patches) / patches
             steps = max(1, round(visits * len(rows) / min(settings.batch_size, len(rows))))
             settings = replace(settings, steps=steps)
-        latents = PatchLatents(targets.source, targets.corners, targets.patch)
         edit = replace(self, targets=targets, settings=settings)
-        edit._solve(CountingPrior(self.prior), latents, 0, lambda done: on_step and on_step(done, settings.steps), None)
-        before, after = (cut(canvas, targets.corners, targets.patch) for canvas in (targets.source, latents.canvas))
+        edit.solve(CountingPrior(self.prior), 0, lambda done: on_step and on_step(done, settings.steps), None)
+        before, after = (cut(canvas, targets.corners, targets.patch) for canvas in (targets.source, edit.latents))
         return self.prior.decode(before).cpu(), self.prior.decode(after).cpu()
 
-    def _solve(
+    def solve(
         self,
         prior: CountingPrior,
-        patches: PatchLatents,
         first_step: int,
         report: Callable[[int], object],
         should_stop: Callable[[], bool] | None,
@@ -131,7 +119,7 @@ class PanoramaEdit:
         if not self.settings.parts.samples:
             reached = optimize(
                 self._distiller(prior),
-                patches,
+                self.patches,
                 self.targets,
                 optimize_settings(self.settings),
                 self.generator,
@@ -143,7 +131,7 @@ class PanoramaEdit:
         sampled = sample_canvas(prior, self.targets, self.settings, self.generator, report, should_stop)
         if sampled is None:  # a descent that did not reach its end has no picture
             return 0
-        patches.canvas = sampled
+        self.patches.canvas = sampled
         return self.settings.steps
 
     def _distiller(self, prior: CountingPrior) -> Distiller:

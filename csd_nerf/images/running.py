@@ -1,0 +1,88 @@
+"""What the edits of pictures and of videos share: steps that are counted, stopped, resumed and never lost."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csd_nerf.distill import CountingPrior, EditSettings, ImagePrior, NonFiniteError, Reached
+from csd_nerf.images.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a caller wants to know of an edit, and how it ends it."""
+
+    on_step: Callable[[int, int], None] | None = None
+    """Called as `on_step(done, total)`."""
+    on_state: Callable[[int, Callable[[], Checkpoint]], None] | None = None
+    """Called after each step with their number and with what makes a checkpoint of it, if one is wanted."""
+    should_stop: Callable[[], bool] | None = None
+    """Asked before each step: when it turns true, what was reached is returned."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an edit ended."""
+
+    checkpoint: Checkpoint
+    """Where it stands."""
+    complete: bool
+    """Whether all steps were made."""
+    failure: NonFiniteError | None = None
+    """Why it ended before its time, if it was not stopped."""
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """An edit that is made of steps."""
+
+    prior: ImagePrior
+    settings: EditSettings
+    generator: torch.Generator
+
+    @property
+    def latents(self) -> Float[Tensor, "*shape"]:
+        """What is optimised, as it is now."""
+        ...
+
+    def solve(
+        self,
+        prior: CountingPrior,
+        first_step: int,
+        report: Callable[[int], None],
+        should_stop: Callable[[], bool] | None,
+    ) -> int:
+        """Make the steps from `first_step` on, and say how many led to `latents`. Raises `NonFiniteError`."""
+        ...
+
+
+def run_steps(steps: Steps, before: Checkpoint | None, hooks: Hooks, report: Callable[[int], None]) -> Outcome:
+    """Make the steps that `before` does not have; `report(done)` after each."""
+    started, counted, first = time.monotonic(), CountingPrior(steps.prior), 0
+    samples, seconds = 0, 0.0
+    if before is not None:
+        steps.generator.set_state(before.generator)
+        first, samples, seconds = before.step, before.network_samples, before.seconds
+
+    def state(done: int) -> Checkpoint:
+        spent = samples + counted.samples, seconds + time.monotonic() - started
+        return Checkpoint(done, steps.latents.cpu(), steps.generator.get_state(), *spent)
+
+    def after(done: int) -> None:
+        if hooks.on_state is not None and not steps.settings.parts.samples:
+            hooks.on_state(done, lambda: state(done))
+        if hooks.on_step is not None:
+            hooks.on_step(done, steps.settings.steps)
+        report(done)
+
+    failure = None
+    try:
+        made = steps.solve(counted, first, after, hooks.should_stop)
+    except NonFiniteError as error:
+        made, failure = error.partial.steps if isinstance(error.partial, Reached) else first, error
+    return Outcome(state(made), failure is None and made >= steps.settings.steps, failure)
