@@ -1,18 +1,15 @@
 """`csd panorama`: edit a picture of any size. Heavy libraries load when it runs, not for its help."""
 
 import hashlib
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from csd_nerf.commands.edit_flags import EditFlags
-from csd_nerf.commands.progress import duration, steps_progress
-from csd_nerf.commands.stopping import stop_on_signals
+from csd_nerf.commands.progress import duration
+from csd_nerf.commands.sitting import conclude, progress, say, sitting
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
@@ -20,9 +17,7 @@ if TYPE_CHECKING:
     from csd_nerf.images.picture_files import Picture
     from csd_nerf.images.regions import Region
 
-_console = Console(stderr=True)
 _SAMPLING_STEPS = 50
-_STATE_SECONDS = 60.0
 _ANIMATION_SIDE, _FPS = 1280, 12
 Pairs = tuple[tuple[str, str], ...]
 
@@ -71,12 +66,14 @@ class Panorama:
             return self._preview(edit)
         asked = self._asked(edit, regions)
         before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
-        _say(
+        say(
             f"{picture.image.shape[-1]} x {picture.image.shape[-2]} pixels, {edit.layout.patches} patches of "
             f"{edit.prior.size} x {edit.prior.size}, {edit.settings.steps} steps"
             + (f", going on from step {before.step}" if before else "")
         )
-        return self._finish(*self._edit(edit, before, asked), picture, asked, edit.settings.steps)
+        result, frames, failure = self._edit(edit, before, asked)
+        self._write(result, frames, picture)
+        return conclude(self.output, asked, result.checkpoint, edit.settings.steps, result.complete, failure)
 
     def _check(self) -> None:
         """What can be said before anything is read."""
@@ -149,13 +146,13 @@ class Panorama:
         from csd_nerf.images.writing import contact_sheet, write_atomically
 
         assert self.preview is not None
-        with steps_progress(_console, "Preview") as update:
+        with progress("Preview") as update:
             before, after = edit.preview(self.preview, update)
         scale = max(1, 192 // before.shape[-1])
         sheet = contact_sheet([("source", list(before)), ("edited", list(after))], scale=scale)
         path = self.output.with_name(f"{self.output.stem}_preview.png")
         write_atomically(path, lambda temporary: sheet.save(temporary))
-        _say(f"{path}: {len(before)} patches; leave --preview out to edit the whole picture")
+        say(f"{path}: {len(before)} patches; leave --preview out to edit the whole picture")
         return 0
 
     def _edit(
@@ -163,45 +160,24 @@ class Panorama:
     ) -> "tuple[PanoramaResult, list[Any], Exception | None]":
         """Do the work: the result, the pictures of the animation, and why it ended before its time."""
         from csd_nerf.distill import NonFiniteError, resize
-        from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
-        from csd_nerf.images.running import Hooks
 
         frames: list[Any] = []
-        saved = time.monotonic()
 
         def on_picture(done: int, image: Any) -> None:
             shrink = min(1.0, _ANIMATION_SIDE / max(image.shape[-2:]))
             size = (max(2, round(image.shape[-2] * shrink)), max(2, round(image.shape[-1] * shrink)))
             frames.append(resize(image[None], size)[0])
 
-        def on_state(done: int, state: "Callable[[], Checkpoint]") -> None:
-            nonlocal saved
-            if time.monotonic() - saved >= _STATE_SECONDS:
-                save_checkpoint(checkpoint_path(self.output), state(), asked)
-                saved = time.monotonic()
-
-        with (
-            steps_progress(_console, "Editing", before.step if before else 0) as update,
-            stop_on_signals(lambda: _say("Stopping after this step; once more ends at once ...")) as stopped,
-        ):
-            if self.save_every and before is None:
-                on_picture(0, edit.picture(edit.targets.source))
+        if self.save_every and before is None:
+            on_picture(0, edit.picture(edit.targets.source))
+        with sitting(self.output, asked, before.step if before else 0) as hooks:
             try:
-                return edit.run(before, Hooks(update, on_state, stopped), on_picture, self.save_every), frames, None
+                return edit.run(before, hooks, on_picture, self.save_every), frames, None
             except NonFiniteError as error:
                 return error.partial, frames, error
 
-    def _finish(
-        self,
-        result: "PanoramaResult",
-        frames: list[Any],
-        failure: Exception | None,
-        picture: "Picture",
-        asked: dict[str, Any],
-        steps: int,
-    ) -> int:
-        """Write what there is, and say how to go on."""
-        from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+    def _write(self, result: "PanoramaResult", frames: list[Any], picture: "Picture") -> None:
+        """Write what there is."""
         from csd_nerf.images.picture_files import write_picture
         from csd_nerf.images.writing import write_video
 
@@ -213,19 +189,4 @@ class Panorama:
             written.append(animation.name)
         state = result.checkpoint
         spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
-        _say(f"{self.output.parent}: {', '.join(written)} ({spent})")
-        kept = checkpoint_path(self.output)
-        if result.complete:
-            kept.unlink(missing_ok=True)
-            return 0
-        if failure is None and state.step:
-            save_checkpoint(kept, state, asked)
-        how = "; the same command with --resume goes on" if kept.is_file() else ""
-        if failure is not None:
-            raise ValueError(f"{failure}. {self.output} has what was reached before")
-        _say(f"Stopped after step {state.step} of {steps}: {self.output} has what was reached{how}")
-        return 130
-
-
-def _say(message: str) -> None:
-    _console.print(message, markup=False, highlight=False, soft_wrap=True)
+        say(f"{self.output.parent}: {', '.join(written)} ({spent})")

@@ -89,9 +89,16 @@ class VideoEdit:
             raise NonFiniteError(error.what, error.t, error.particle, error.step, outcome.checkpoint) from None
         return outcome.checkpoint, outcome.complete
 
-    def pictures(self, size: tuple[int, int]) -> Iterator[Float[Tensor, "3 H W"]]:
-        """The frames as they are now, decoded and enlarged to height and width `size`, one by one, on the CPU."""
-        yield from decode_frames(self.prior, self.latents, size)
+    def pictures(
+        self, size: tuple[int, int], on_frame: Callable[[int], None] = lambda done: None
+    ) -> Iterator[Float[Tensor, "3 H W"]]:
+        """The frames as they are now, decoded and enlarged to height and width `size`, one by one, on the CPU.
+
+        `on_frame` is told how many were given out.
+        """
+        for done, picture in enumerate(decode_frames(self.prior, self.latents, size), start=1):
+            yield picture
+            on_frame(done)
 
     def solve(
         self,

@@ -1,0 +1,57 @@
+"""A stopped edit on disk goes on as what it was, and as nothing else."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+
+ASKED = {"prompt": "make it red", "steps": 200, "lr": 0.5, "wrap": False, "temporal": None}
+
+
+def checkpoint() -> Checkpoint:
+    generator = torch.Generator().manual_seed(3)
+    return Checkpoint(7, torch.randn(4, 3, 5, generator=generator), generator.get_state(), 140, 2.5)
+
+
+def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = checkpoint_path(tmp_path / "river.night.png")
+    assert path == tmp_path / "river.night.png.resume"
+    before = checkpoint()
+    save_checkpoint(path, before, ASKED)
+    after = load_checkpoint(path, dict(reversed(ASKED.items())))
+    assert torch.equal(after.latents, before.latents) and torch.equal(after.generator, before.generator)
+    assert (after.step, after.network_samples, after.seconds) == (7, 140, 2.5)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"prompt": "make it blue"}, "prompt 'make it red' .now 'make it blue'."),
+        ({"steps": 100}, "steps 200 .now 100."),
+        ({"temporal": 0.5}, "temporal None .now 0.5."),
+        ({"new": 1}, "new None .now 1."),
+    ],
+)
+def test_it_goes_on_as_nothing_else(tmp_path: Path, now, said: str) -> None:
+    path = tmp_path / "a.resume"
+    save_checkpoint(path, checkpoint(), ASKED)
+    with pytest.raises(ValueError, match=f"--resume: .*{said}"):
+        load_checkpoint(path, {**ASKED, **now})
+
+
+def test_what_is_no_state_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--resume: there is no .*a.resume"):
+        load_checkpoint(tmp_path / "a.resume", ASKED)
+    for content in (b"", b"no state", b"PK\x03\x04 broken"):
+        (tmp_path / "a.resume").write_bytes(content)
+        with pytest.raises(ValueError, match="is no state of a stopped edit"):
+            load_checkpoint(tmp_path / "a.resume", ASKED)
+    torch.save({"asked": {}, "format": 0}, tmp_path / "a.resume")
+    with pytest.raises(ValueError, match="is no state of a stopped edit"):
+        load_checkpoint(tmp_path / "a.resume", {})
+    torch.save([1, 2], tmp_path / "a.resume")
+    with pytest.raises(ValueError, match="is no state of a stopped edit"):
+        load_checkpoint(tmp_path / "a.resume", {})
