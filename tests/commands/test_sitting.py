@@ -1,0 +1,88 @@
+"""Stopping by signal, what is kept, and what is said."""
+
+import io
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from csd_nerf.commands import progress, sitting
+from csd_nerf.commands.stopping import stop_on_signals
+from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_asked_once_it_is_a_wish_asked_twice_an_order(number) -> None:
+    before, told = signal.getsignal(number), []
+    with pytest.raises(KeyboardInterrupt), stop_on_signals(lambda: told.append(1)) as stopped:
+        assert not stopped()
+        os.kill(os.getpid(), number)
+        assert stopped() and told == [1]
+        os.kill(os.getpid(), number)
+        pytest.fail("the second signal was ignored")
+    assert signal.getsignal(number) == before
+
+
+def test_other_threads_cannot_be_asked() -> None:
+    found = []
+
+    def work() -> None:
+        with stop_on_signals() as stopped:
+            found.append(stopped())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [False]
+
+
+def test_the_time_that_is_left_comes_from_this_sitting_alone(monkeypatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = io.StringIO()
+    with progress.steps_progress(Console(file=out, width=80), "Editing", first=90) as update:
+        now[0] += 20
+        update(92, 100)  # 10 s a step, 8 steps
+        now[0] += 5
+        update(93, 100)
+    assert out.getvalue() == "Editing: 92 of 100, 1 min 20 s left\n"
+    assert [progress.duration(s) for s in (0.0, 59.4, 60.0, 200.0, 7300.0)] == [
+        "0 s",
+        "59 s",
+        "1 min",
+        "3 min 20 s",
+        "2 h 1 min",
+    ]
+
+
+def state(step: int) -> Checkpoint:
+    return Checkpoint(step, torch.zeros(1), torch.Generator().get_state())
+
+
+def test_a_state_is_kept_every_minute(tmp_path: Path, monkeypatch) -> None:
+    now, output = [0.0], tmp_path / "out.png"
+    monkeypatch.setattr(sitting.time, "monotonic", lambda: now[0])
+    with sitting.sitting(output, {"prompt": "a"}, 0) as hooks:
+        assert hooks.on_state is not None
+        for second in range(1, 131):
+            now[0] = float(second)
+            hooks.on_state(second, lambda second=second: state(second))
+    assert load_checkpoint(checkpoint_path(output), {"prompt": "a"}).step == 120
+
+
+def test_how_it_ends(tmp_path: Path, capsys) -> None:
+    output = tmp_path / "out.png"
+    kept = checkpoint_path(output)
+    assert sitting.conclude(output, {}, state(3), 9, False, None) == 130
+    assert kept.is_file() and "Stopped after step 3 of 9" in capsys.readouterr().err.replace("\n", " ")
+    with pytest.raises(ValueError, match="broken. .*out.png has what was reached before"):
+        sitting.conclude(output, {}, state(3), 9, False, RuntimeError("broken"))
+    assert kept.is_file()
+    assert sitting.conclude(output, {}, state(9), 9, True, None) == 0
+    assert not kept.exists()
+    # A stop before the first step leaves nothing to go on from.
+    assert sitting.conclude(output, {}, state(0), 9, False, None) == 130 and not kept.exists()
