@@ -15,9 +15,9 @@ TOY_DEFAULTS: dict[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
 class EditFlags:
     """Which model edits, and how. What is left out takes the preset's value, or the toy prior's own."""
 
-    prior: str = "toy"
-    """The diffusion model: toy (comes with this package), instruct-pix2pix, a hub id, or a local folder in diffusers
-    layout."""
+    prior: str = "instruct-pix2pix"
+    """The diffusion model: instruct-pix2pix, another hub id, a local folder in diffusers layout, or toy, which comes
+    with this package."""
     device: str = "auto"
     """Where it runs: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"

@@ -182,11 +182,11 @@ class Panorama:
         from csd_nerf.images.writing import write_video
 
         write_picture(self.output, result.image, picture.alpha)
-        written = [self.output.name]
+        written = [str(self.output)]
         if frames:
             animation = self.output.with_suffix(".mp4")
             write_video(animation, [*frames, *frames[-1:] * _FPS], fps=_FPS)
-            written.append(animation.name)
+            written.append(str(animation))
         state = result.checkpoint
         spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
-        say(f"{self.output.parent}: {', '.join(written)} ({spent})")
+        say(f"{', '.join(written)} ({spent})")

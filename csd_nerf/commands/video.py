@@ -1,0 +1,177 @@
+"""`csd video`: edit a video or a folder of frames. Heavy libraries load when it runs, not for its help."""
+
+import shutil
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from csd_nerf.commands.edit_flags import EditFlags
+from csd_nerf.commands.progress import duration
+from csd_nerf.commands.sitting import conclude, progress, say, sitting
+
+if TYPE_CHECKING:
+    from csd_nerf.images.checkpoint import Checkpoint
+    from csd_nerf.images.video_edit import VideoEdit
+    from csd_nerf.images.video_reading import VideoSource
+
+_SAMPLING_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Video:
+    """Edit a video with one instruction, all frames alike; it keeps its rate, size, colours' range and sound.
+
+    Ctrl-C writes what is reached; the same command with --resume goes on from there.
+    """
+
+    input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """The video, in any container that PyAV reads, or a folder of frames."""
+    output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The edited video, or a folder for its frames."""
+    prompt: str
+    """The instruction, such as "make it night"."""
+    editor: Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p"] = "csd-edit"
+    """csd-edit, its ablations, dds (where --prompt is a caption of what is wanted), or each frame by itself with
+    InstructPix2Pix."""
+    noise: Literal["shared", "independent"] | None = None
+    """All frames of a step see one noise, or each its own; default: the preset's."""
+    temporal: float | None = None
+    """Seconds: frames further apart listen less to each other; default: the paper's kernel, which knows no time."""
+    frames: str = ""
+    """A:B:S, as Python slices: the frames from A on, before B, every S-th; default: all."""
+    max_frames: int | None = None
+    """At most so many of these."""
+    latents: Literal["memory", "disk"] = "memory"
+    """Where the frames' latents lie while they are edited; disk is for hours of video (beside OUT, removed after)."""
+    preview: int | None = None
+    """Edit only so many frames, show them before and after in OUT's name with _preview.png, and end."""
+    resume: bool = False
+    """Go on from where this command was stopped."""
+    flags: Annotated[EditFlags, tyro.conf.arg(name="")] = field(default_factory=EditFlags)
+
+    def run(self) -> int:
+        """Edit and write; status 130 if it was stopped."""
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.video_writing import write_video_like
+
+        video, settings, prior = self._checked()
+        asked = self._asked(video, settings)
+        before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
+        try:
+            edit = self._prepared(video, settings, prior)
+            if self.preview is not None:
+                return self._preview(edit, (video.height, video.width))
+            height, width = (side * prior.factor for side in edit.latents.shape[-2:])
+            say(
+                f"{video.count} frames of {video.width} x {video.height} pixels, edited at {width} x {height}, "
+                f"{settings.steps} steps" + (f", going on from step {before.step}" if before else "")
+            )
+            state, complete, failure = self._edit(edit, before, asked)
+            self._forget_frames(video)
+            with progress("Writing") as update:
+                write_video_like(
+                    self.output, video, edit.pictures((video.height, video.width), lambda n: update(n, video.count))
+                )
+        finally:
+            shutil.rmtree(self._folder(), ignore_errors=True)
+        say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
+        return conclude(self.output, asked, state, settings.steps, complete, failure)
+
+    def _checked(self) -> tuple["VideoSource", Any, Any]:
+        """Everything that can be said before the first frame is encoded."""
+        from csd_nerf.images.video import settings_for
+        from csd_nerf.images.video_edit import BATCH_SIZE, check_video, steps_for
+        from csd_nerf.images.frame_range import FrameRange
+        from csd_nerf.images.video_reading import open_video
+        from csd_nerf.images.video_writing import check_video_output
+
+        going_on = self.resume and self.output.is_dir()  # where the frames of the stopped edit are
+        if not going_on:
+            check_video_output(self.output)
+        if self.input.exists() and self.output.exists() and self.input.samefile(self.output):
+            raise ValueError(f"OUT {self.output} is IN: give another file, the source is still needed")
+        for flag, value in (("--max-frames", self.max_frames), ("--preview", self.preview)):
+            if value is not None and value < 1:
+                raise ValueError(f"{flag} {value}: give at least 1")
+        settings = settings_for(self.editor, self.flags.settings(self.noise))
+        if settings.parts.samples and self.resume:
+            raise ValueError(f"--editor {self.editor} has no steps to go on from: leave --resume out")
+        video = open_video(self.input, FrameRange.parse(self.frames) if self.frames else FrameRange(), self.max_frames)
+        if self.flags.steps is None:
+            steps = _SAMPLING_STEPS
+            if not settings.parts.samples:
+                steps = steps_for(video.count, settings.batch_size or BATCH_SIZE)
+                settings = replace(settings, lr_decay_every=max(1, steps // 10))
+            settings = replace(settings, steps=steps)
+        if not going_on:
+            check_video_output(self.output, video)
+        prior = self.flags.load(needs_image=self.editor != "dds")
+        check_video(prior, self.prompt, settings, self.temporal)
+        return video, settings, prior
+
+    def _prepared(self, video: "VideoSource", settings: Any, prior: Any) -> "VideoEdit":
+        from csd_nerf.images.video import prepare_video
+
+        with progress("Reading") as update:
+            return prepare_video(
+                prior,
+                video,
+                (self.prompt, self.flags.negative),
+                settings,
+                temporal=self.temporal,
+                seed=self.flags.seed,
+                latents_in=self._folder() if self.latents == "disk" else None,
+                on_frame=update,
+            )
+
+    def _forget_frames(self, video: "VideoSource") -> None:
+        """Make room in a folder for the frames that go on from those in it; other pictures are not touched."""
+        if self.resume and self.output.is_dir():
+            for index in range(video.count):
+                stem = video.files[index].stem if video.files else f"{index:05d}"
+                (self.output / f"{stem}.png").unlink(missing_ok=True)
+
+    def _folder(self) -> Path:
+        return self.output.with_name(f"{self.output.name}.latents")
+
+    def _asked(self, video: "VideoSource", settings: Any) -> dict[str, Any]:
+        """What decides the result, in words."""
+        return {
+            "frames": f"{video.count} of {video.width} x {video.height} from {self.input.name}",
+            "range": self.frames,
+            "prompt": self.prompt,
+            "temporal": self.temporal,
+            **self.flags.asked(settings),
+            "editor": self.editor,
+        }
+
+    def _preview(self, edit: "VideoEdit", size: tuple[int, int]) -> int:
+        import torch
+
+        from csd_nerf.images.writing import contact_sheet, write_atomically
+
+        assert self.preview is not None
+        frames = len(edit.latents)
+        few = edit.only(torch.linspace(0, frames - 1, min(self.preview, frames)).round().long())
+        before = list(few.pictures(size))
+        with sitting(self.output, {}, 0) as hooks:
+            few.run(hooks=replace(hooks, on_state=None))
+        sheet = contact_sheet([("source", before), ("edited", list(few.pictures(size)))])
+        path = self.output.with_name(f"{self.output.stem}_preview.png")
+        write_atomically(path, lambda temporary: sheet.save(temporary))
+        say(f"{path}: {len(before)} frames; leave --preview out to edit them all")
+        return 0
+
+    def _edit(
+        self, edit: "VideoEdit", before: "Checkpoint | None", asked: dict[str, Any]
+    ) -> "tuple[Checkpoint, bool, Exception | None]":
+        """Do the work: where it stands, whether it is complete, and why it ended before its time."""
+        from csd_nerf.distill import NonFiniteError
+
+        with sitting(self.output, asked, before.step if before else 0) as hooks:
+            try:
+                return *edit.run(before, hooks), None
+            except NonFiniteError as error:
+                return error.partial, False, error

@@ -1,0 +1,153 @@
+"""`csd panorama` with the toy prior on small pictures: what it writes, how it is stopped, what it refuses."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from csd_nerf.cli import main
+from csd_nerf.commands import sitting
+
+TOY = ["--prior", "toy", "--steps", "6", "--batch-size", "2"]
+
+
+def picture(path: Path, size: tuple[int, int] = (90, 66), mode: str = "RGB") -> Path:
+    """A smooth picture; with transparency in its left half, if the mode has any."""
+    x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
+    channels = [x, y, 0.5 * np.ones_like(x), np.where(x < 0.5, 0.2, 1.0)]
+    array = (np.stack(channels[: len(mode)], axis=-1) * 255).round().astype(np.uint8)
+    Image.fromarray(array, mode).save(path)
+    return path
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.asarray(opened)
+
+
+def stop_after(step: int) -> Callable[..., object]:
+    """In place of the progress bar: Ctrl-C after so many steps."""
+
+    @contextmanager
+    def progress(console: object, label: str, first: int = 0) -> Iterator[Callable[[int, int], None]]:
+        def update(done: int, total: int) -> None:
+            if done == step:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        yield update
+
+    return progress
+
+
+def test_it_keeps_size_and_transparency_and_shows_how_it_came_about(tmp_path: Path, capsys) -> None:
+    source, output = picture(tmp_path / "in.png", mode="RGBA"), tmp_path / "new" / "out.png"
+    assert main(["panorama", str(source), str(output), "--prompt", "make it night", *TOY, "--save-every", "3"]) == 0
+    edited = pixels(output)
+    assert edited.shape == (66, 90, 4) and np.array_equal(edited[..., 3], pixels(source)[..., 3])
+    assert np.abs(edited[..., :3].astype(int) - pixels(source)[..., :3]).mean() > 5
+    assert sorted(path.name for path in output.parent.iterdir()) == ["out.mp4", "out.png"]
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "90 x 66 pixels" in said and "patches of 64 x 64, 6 steps" in said and "60 network samples" in said
+
+
+def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path, monkeypatch, capsys) -> None:
+    source = picture(tmp_path / "in.png")
+
+    def run(name: str, *more: str) -> int:
+        return main(["panorama", str(source), str(tmp_path / name), "--prompt", "make it night", *TOY, *more])
+
+    assert run("whole.png") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(2))
+        assert run("part.png") == 130
+    assert "Stopped after step 2 of 6" in capsys.readouterr().err.replace("\n", " ")
+    reached, state = pixels(tmp_path / "part.png"), tmp_path / "part.png.resume"
+    assert reached.shape == (66, 90, 3) and state.is_file()
+    assert not np.array_equal(reached, pixels(tmp_path / "whole.png"))
+    assert run("part.png", "--resume", "--guidance", "5") == 2
+    assert "guidance_scale 3.0 (now 5.0)" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part.png", "--resume") == 0
+    assert np.array_equal(pixels(tmp_path / "part.png"), pixels(tmp_path / "whole.png")) and not state.exists()
+    assert run("part.png", "--resume") == 2
+    assert "there is no" in capsys.readouterr().err
+
+
+def test_regions_and_masks_edit_only_their_part(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in.png", (192, 64))
+    mask = np.zeros((64, 192), np.uint8)
+    mask[:, :40] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+
+    def run(name: str, *more: str) -> np.ndarray:
+        assert main(["panorama", str(source), str(tmp_path / name), *TOY, *more]) == 0
+        return pixels(tmp_path / name).astype(int)
+
+    box = run("box.png", "--region", "0,0,40,64", "make it night")
+    masked = run("mask.png.png", "--mask", str(tmp_path / "mask.png"), "make it night")
+    assert np.array_equal(box, masked)
+    change = np.abs(box - pixels(source)).mean(axis=(0, 2))
+    # Patches of 64 pixels that see the box reach to pixel 96 + 8; beyond, only the codec has passed.
+    assert change[:40].mean() > 3 * change[120:].mean()
+
+
+def test_a_preview_shows_some_patches_and_ends(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in.png")
+    assert main(["panorama", str(source), str(tmp_path / "out.png"), "--prompt", "make it night", *TOY,
+                 "--preview", "3"]) == 0  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out_preview.png"]
+    height, width = pixels(tmp_path / "out_preview.png").shape[:2]
+    assert width > 3 * 192 and height > 2 * 192
+
+
+@pytest.mark.parametrize("editor", ["ip2p-patches", "multidiffusion"])
+def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
+    source = picture(tmp_path / "in.png")
+    arguments = ["panorama", str(source), str(tmp_path / "out.jpg"), "--prompt", "make it night", "--editor", editor]
+    assert main([*arguments, "--prior", "toy", "--steps", "3"]) == 0
+    assert pixels(tmp_path / "out.jpg").shape == (66, 90, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--prompt is empty"),
+        (["--prompt", "x", "--save-every", "0"], "--save-every 0"),
+        (["--prompt", "x", "--preview", "0"], "--preview 0"),
+        (["--region", "1,2,3", "x"], "--region '1,2,3' is no box"),
+        (["--region", "200,0,300,50", "x"], "lies outside the picture of 90 x 66"),
+        (["--mask", "MASK", "x"], "90 x 66"),
+        (["--prompt", "x", "--editor", "multidiffusion", "--noise", "canvas"], "--noise has no meaning"),
+        (["--prompt", "x", "--editor", "ip2p-patches", "--resume"], "leave the flag out"),
+        (["--prompt", "x", "--stride", "17"], "stride=17"),
+        (["--prompt", "x", "--seed", "-1"], "--seed -1"),
+        (["--prompt", "x", "--steps", "0"], "steps=0"),
+        (["--prompt", "x", "--guidance", "nan"], "guidance_scale=nan"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
+    source = picture(tmp_path / "in.png")
+    Image.new("L", (50, 40), 255).save(tmp_path / "mask.png")
+    arguments = [str(tmp_path / "mask.png") if one == "MASK" else one for one in arguments]
+    assert main(["panorama", str(source), str(tmp_path / "out.png"), "--prior", "toy", *arguments]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "said"),
+    [
+        ("no.png", "out.png", "no.png"),
+        ("in.png", "in.png", "is IN"),
+        ("in.png", "out.xyz", "out.xyz"),
+        ("in.png", "in.png/out.png", "in.png"),
+    ],
+)
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys, source: str, output: str, said: str) -> None:
+    picture(tmp_path / "in.png")
+    assert main(["panorama", str(tmp_path / source), str(tmp_path / output), "--prompt", "x", *TOY]) == 2
+    assert said in capsys.readouterr().err.replace("\n", "")
