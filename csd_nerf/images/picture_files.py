@@ -55,8 +55,8 @@ def read_picture(path: Path) -> Picture:
     """The picture in `path`.
 
     Depths of 8 and 16 bits keep all their levels, except that a colour profile other than sRGB is applied at 8 bits.
-    CMYK becomes sRGB by its profile, or by Pillow's formula where it has none. Memory is about four times that of the
-    8-bit pixels, the picture itself.
+    CMYK becomes sRGB by its profile, or by Pillow's formula where it has none. Memory is at most
+    twice that of the picture in float32.
 
     Raises `ValueError` that names the file for one that is missing, a folder, empty, cut short, no picture, a video, an
     animation, of more than `MOST_PIXELS`, or of more than 16 bits a channel.
@@ -213,7 +213,7 @@ def _is_lying_tiff(opened: ImageFile.ImageFile) -> bool:
 
 def _shallow(opened: ImageFile.ImageFile) -> Picture:
     opened.load()  # turns a TIFF
-    image = ImageOps.exif_transpose(opened)
+    image = opened if _orientation(opened) == 1 else ImageOps.exif_transpose(opened)
     profile = opened.info.get("icc_profile")
     alpha = None
     if image.has_transparency_data:
@@ -234,7 +234,7 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
                 converted = ImageCms.profileToProfile(opaque, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
                 if converted is not None:
                     return converted
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep(path: Path, opened: ImageFile.ImageFile) -> Picture:
