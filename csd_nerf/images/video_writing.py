@@ -175,7 +175,7 @@ def _colours(source: VideoSource) -> tuple[Colours, Colours]:
 
 def _ticks(source: VideoSource) -> tuple[Fraction, list[int], dict[int, int]]:
     """Unit of time in seconds, the frames' times in it, and by time for how long each stays."""
-    unit = source.time_base if source.variable_rate else 1 / source.rate
+    unit = source.time_base if source.variable_rate else 1 / (source.rate * source.indices.step)
     stamps = [round(time / unit) for time in source.timestamps]
     end = max(round(source.duration / unit), stamps[-1] + 1)
     return unit, stamps, {a: b - a for a, b in zip(stamps, [*stamps[1:], end], strict=True)}

@@ -105,6 +105,6 @@ def sound(path: Path) -> tuple[np.ndarray, float]:
     resampler = av.AudioResampler("fltp", "mono", 48000)
     with av.open(str(path)) as container:
         frames = list(container.decode(audio=0))
-    first = frames[0].time
+    first = frames[0].time or 0.0
     parts = [part.to_ndarray()[0] for frame in frames for part in resampler.resample(frame)]
     return np.concatenate(parts), first

@@ -59,7 +59,8 @@ def test_colours_follow_the_matrix_and_range(
     tmp_path: Path, codes: tuple[int, int, int], layout: str, tags: tuple[int, int, int, int]
 ) -> None:
     bits = 10 if "10" in layout else 8
-    scaled = tuple(code * 2 ** (bits - 8) + (bits > 8) for code in codes)
+    y, u, v = (code * 2 ** (bits - 8) + (bits > 8) for code in codes)
+    scaled = (y, u, v)
     path = write_clip(tmp_path / "a.mp4", [codes_frame(scaled, layout)] * 2, layout=layout, tags=tags)
     source = open_video(path)
     assert source.colours == Colours(*tags)
