@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import EditFlags
 from csd_nerf.commands.progress import duration
-from csd_nerf.commands.sitting import conclude, progress, say, sitting
+from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
@@ -72,8 +72,9 @@ class Panorama:
             + (f", going on from step {before.step}" if before else "")
         )
         result, frames, failure = self._edit(edit, before, asked)
+        keep(self.output, asked, result.checkpoint, result.complete or failure is not None)
         self._write(result, frames, picture)
-        return conclude(self.output, asked, result.checkpoint, edit.settings.steps, result.complete, failure)
+        return conclude(self.output, result.checkpoint, edit.settings.steps, result.complete, failure)
 
     def _check(self) -> None:
         """What can be said before anything is read."""

@@ -54,23 +54,27 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-def conclude(
-    output: Path, asked: Asked, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None
-) -> int:
+def keep(output: Path, asked: Asked, state: "Checkpoint", ended: bool) -> None:
+    """Before anything else is done with it: write the state of what can go on (a failure would only come again)."""
+    from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+
+    if not ended and state.step:
+        save_checkpoint(checkpoint_path(output), state, asked)
+
+
+def conclude(output: Path, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None) -> int:
     """The exit status, after what was reached is in `output`: 0, or 130 if it was stopped.
 
-    Raises `ValueError` for a failure. A state of what can go on is left beside `output`, and none of what is complete.
+    Raises `ValueError` for a failure. Of what is complete no state is left.
     """
-    from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+    from csd_nerf.images.checkpoint import checkpoint_path
 
     kept = checkpoint_path(output)
     if complete:
         kept.unlink(missing_ok=True)
         return 0
-    if failure is None and state.step:
-        save_checkpoint(kept, state, asked)
-    how = "; the same command with --resume goes on" if kept.is_file() else ""
     if failure is not None:
         raise ValueError(f"{failure}. {output} has what was reached before")
+    how = "; the same command with --resume goes on" if kept.is_file() else ""
     say(f"Stopped after step {state.step} of {steps}: {output} has what was reached{how}")
     return 130

@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import EditFlags
 from csd_nerf.commands.progress import duration
-from csd_nerf.commands.sitting import conclude, progress, say, sitting
+from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
@@ -69,6 +69,7 @@ class Video:
                 f"{settings.steps} steps" + (f", going on from step {before.step}" if before else "")
             )
             state, complete, failure = self._edit(edit, before, asked)
+            keep(self.output, asked, state, complete or failure is not None)
             self._forget_frames(video)
             with progress("Writing") as update:
                 write_video_like(
@@ -77,13 +78,13 @@ class Video:
         finally:
             shutil.rmtree(self._folder(), ignore_errors=True)
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
-        return conclude(self.output, asked, state, settings.steps, complete, failure)
+        return conclude(self.output, state, settings.steps, complete, failure)
 
     def _checked(self) -> tuple["VideoSource", Any, Any]:
         """Everything that can be said before the first frame is encoded."""
+        from csd_nerf.images.frame_range import FrameRange
         from csd_nerf.images.video import settings_for
         from csd_nerf.images.video_edit import BATCH_SIZE, check_video, steps_for
-        from csd_nerf.images.frame_range import FrameRange
         from csd_nerf.images.video_reading import open_video
         from csd_nerf.images.video_writing import check_video_output
 

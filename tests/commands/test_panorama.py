@@ -36,7 +36,7 @@ def stop_after(step: int) -> Callable[..., object]:
     @contextmanager
     def progress(console: object, label: str, first: int = 0) -> Iterator[Callable[[int, int], None]]:
         def update(done: int, total: int) -> None:
-            if done == step:
+            if label == "Editing" and done == step:
                 os.kill(os.getpid(), signal.SIGINT)
 
         yield update

@@ -77,12 +77,16 @@ def test_a_state_is_kept_every_minute(tmp_path: Path, monkeypatch) -> None:
 def test_how_it_ends(tmp_path: Path, capsys) -> None:
     output = tmp_path / "out.png"
     kept = checkpoint_path(output)
-    assert sitting.conclude(output, {}, state(3), 9, False, None) == 130
-    assert kept.is_file() and "Stopped after step 3 of 9" in capsys.readouterr().err.replace("\n", " ")
-    with pytest.raises(ValueError, match="broken. .*out.png has what was reached before"):
-        sitting.conclude(output, {}, state(3), 9, False, RuntimeError("broken"))
-    assert kept.is_file()
-    assert sitting.conclude(output, {}, state(9), 9, True, None) == 0
-    assert not kept.exists()
     # A stop before the first step leaves nothing to go on from.
-    assert sitting.conclude(output, {}, state(0), 9, False, None) == 130 and not kept.exists()
+    sitting.keep(output, {}, state(0), False)
+    assert not kept.exists() and sitting.conclude(output, state(0), 9, False, None) == 130
+    assert "--resume" not in capsys.readouterr().err
+    sitting.keep(output, {}, state(3), False)
+    assert sitting.conclude(output, state(3), 9, False, None) == 130
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert kept.is_file() and "Stopped after step 3 of 9" in said and "--resume" in said
+    with pytest.raises(ValueError, match="broken. .*out.png has what was reached before"):
+        sitting.conclude(output, state(3), 9, False, RuntimeError("broken"))
+    assert kept.is_file()
+    sitting.keep(output, {}, state(9), True)
+    assert sitting.conclude(output, state(9), 9, True, None) == 0 and not kept.exists()

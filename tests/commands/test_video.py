@@ -1,0 +1,133 @@
+"""`csd video` with the toy prior on small clips: what it keeps, how it is stopped, what it refuses."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from csd_nerf.cli import main
+from csd_nerf.commands import sitting
+from csd_nerf.images.picture_files import read_picture
+from csd_nerf.images.video_reading import open_video
+from tests.commands.test_panorama import stop_after
+from tests.images.clips import noise, write_clip
+
+TOY = ["--prior", "toy", "--steps", "4", "--batch-size", "2"]
+
+
+def frames_of(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def test_it_keeps_times_size_and_sound(tmp_path: Path, capsys) -> None:
+    stamps = [0, 100, 250, 300, 480]
+    source = write_clip(tmp_path / "in.mkv", noise(5, 34, 50), stamps=stamps, unit=Fraction(1, 1000), audio="aac")
+    output = tmp_path / "new" / "out.mkv"
+    assert main(["video", str(source), str(output), "--prompt", "make it night", *TOY]) == 0
+    before, after = open_video(source), open_video(output)
+    assert after.timestamps == before.timestamps and after.variable_rate and after.has_audio
+    assert (after.width, after.height, after.count) == (50, 34, 5)
+    assert frames_of(output).mean() < 0.9 * frames_of(source).mean()
+    assert [path.name for path in output.parent.iterdir()] == ["out.mkv"]
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "5 frames of 50 x 34 pixels, edited at" in said and "40 network samples" in said
+
+
+def test_latents_on_disk_give_the_same_video_and_are_removed(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(4))
+
+    def run(name: str, *more: str) -> bytes:
+        output = tmp_path / name
+        assert main(["video", str(source), str(output), "--prompt", "make it night", *TOY, *more]) == 0
+        return output.read_bytes()
+
+    assert run("a.mp4") == run("b.mp4", "--latents", "disk")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4", "in.mp4"]
+    assert run("a.mp4") != run("c.mp4", "--temporal", "0.05")
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ""])
+def test_a_stopped_edit_has_a_video_and_goes_on_to_the_same_end(tmp_path: Path, monkeypatch, capsys, suffix) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(4))
+
+    def run(name: str, *more: str) -> int:
+        arguments = ["--prompt", "make it night", *TOY, *more]
+        return main(["video", str(source), str(tmp_path / f"{name}{suffix}"), *arguments])
+
+    def content(name: str) -> list[bytes]:
+        path = tmp_path / f"{name}{suffix}"
+        return [file.read_bytes() for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+
+    assert run("whole") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(2))
+        assert run("part") == 130
+    assert "Stopped after step 2 of 4" in capsys.readouterr().err.replace("\n", " ")
+    reached = content("part")
+    assert len(reached) == len(content("whole")) and reached != content("whole")
+    assert run("part", "--resume", "--prompt", "make it snow") == 2
+    assert "'make it night' (now 'make it snow')" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part", "--resume") == 0
+    assert content("part") == content("whole") and not (tmp_path / f"part{suffix}.resume").exists()
+
+
+def test_a_folder_of_frames_some_of_them_each_by_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for index, pixels in enumerate(noise(6)):
+        Image.fromarray(pixels).save(folder / f"frame{index}.png")
+    output = tmp_path / "out"
+    arguments = ["--prompt", "make it night", "--editor", "ip2p", "--prior", "toy", "--steps", "3"]
+    assert main(["video", str(folder), str(output), *arguments, "--frames", "1::2", "--max-frames", "2"]) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["frame1.png", "frame3.png"]
+    assert read_picture(output / "frame1.png").image.shape == (3, 32, 48)
+
+
+def test_a_preview_shows_some_frames_and_ends(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(6))
+    assert main(["video", str(source), str(tmp_path / "out.mp4"), "--prompt", "make it night", *TOY,
+                 "--preview", "2"]) == 0  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mp4", "out_preview.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompt", " "], "prompt is empty"),
+        (["--prompt", "x", "--frames", "9:"], "--frames"),
+        (["--prompt", "x", "--frames", "a:b"], "--frames"),
+        (["--prompt", "x", "--max-frames", "0"], "--max-frames 0"),
+        (["--prompt", "x", "--preview", "0"], "--preview 0"),
+        (["--prompt", "x", "--temporal", "0"], "temporal=0"),
+        (["--prompt", "x", "--temporal", "1", "--editor", "no-svgd"], "no-svgd"),
+        (["--prompt", "x", "--editor", "ip2p", "--resume"], "leave --resume out"),
+        (["--prompt", "x", "--editor", "dds"], "source_prompt"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(3))
+    assert main(["video", str(source), str(tmp_path / "out.mp4"), "--prior", "toy", *arguments]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "said"),
+    [
+        ("no.mp4", "out.mp4", "no.mp4"),
+        ("empty.mp4", "out.mp4", "empty.mp4"),
+        ("text.mp4", "out.mp4", "text.mp4"),
+        ("in.mp4", "in.mp4", "in.mp4"),
+        ("in.mp4", "out.xyz", "out.xyz"),
+    ],
+)
+def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys, source: str, output: str, said: str) -> None:
+    write_clip(tmp_path / "in.mp4", noise(3))
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "text.mp4").write_text("no video")
+    assert main(["video", str(tmp_path / source), str(tmp_path / output), "--prompt", "x", *TOY]) == 2
+    assert said in capsys.readouterr().err.replace("\n", "")
