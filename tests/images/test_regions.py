@@ -60,10 +60,11 @@ def test_weights_are_overlaps_in_pixels(size, patch, wrap) -> None:
     assert ((weights > 0).sum(dim=1) > 0).all()
 
 
-def test_complementary_masks_leave_nothing_to_the_rest() -> None:
-    """Their sum misses 1 by rounding in many pixels."""
-    mask = soft_mask(16, 16)
-    regions = [Region("a", mask=mask), Region("b", mask=1 - mask)]
+def test_masks_that_share_every_pixel_leave_nothing_to_the_rest() -> None:
+    """The sum of their values misses 1 by rounding in many pixels."""
+    masks = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(1)).softmax(dim=0)
+    assert (masks[0] + masks[1] + masks[2] < 1).any()
+    regions = [Region(prompt, mask=mask) for prompt, mask in zip("abc", masks, strict=True)]
     corners = patch_corners(4, 4, (2, 2), 1)
     weights = region_weights(regions, corners, (2, 2), FACTOR, pad_to(torch.zeros(3, 16, 16), FACTOR)[1])
     assert torch.equal(weights[0], torch.zeros(len(corners)))
