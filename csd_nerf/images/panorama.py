@@ -1,11 +1,12 @@
 """Panoramas and other pictures of any size: overlapping patches as particles (CSD Sections 4.1, B.4, C.1, D.1).
 
+    from pathlib import Path
     from csd_nerf.images import edit_panorama, read_picture, write_picture
     from csd_nerf.priors import load_prior
 
-    picture = read_picture("river.jpg")
+    picture = read_picture(Path("river.jpg"))
     result = edit_panorama(load_prior("toy"), picture.image, "make it night")
-    write_picture("night.png", result.image)
+    write_picture(Path("night.png"), result.image)
 
 The picture is encoded once, in tiles, and its latents are the canvas that is optimised. Patches have the size of the
 pictures that the prior was trained on and are taken from the picture as it is: nothing is stretched. Sides that do not
