@@ -104,7 +104,12 @@ class PanoramaEdit:
             steps = max(1, round(visits * len(rows) / min(settings.batch_size, len(rows))))
             settings = replace(settings, steps=steps)
         edit = replace(self, targets=targets, settings=settings)
-        edit.solve(CountingPrior(self.prior), 0, lambda done: on_step and on_step(done, settings.steps), None)
+
+        def report(done: int) -> None:
+            if on_step is not None:
+                on_step(done, settings.steps)
+
+        edit.solve(CountingPrior(self.prior), 0, report, None)
         before, after = (cut(canvas, targets.corners, targets.patch) for canvas in (targets.source, edit.latents))
         return self.prior.decode(before).cpu(), self.prior.decode(after).cpu()
 
@@ -112,7 +117,7 @@ class PanoramaEdit:
         self,
         prior: CountingPrior,
         first_step: int,
-        report: Callable[[int], object],
+        report: Callable[[int], None],
         should_stop: Callable[[], bool] | None,
     ) -> int:
         """Change the canvas; how many steps led to it."""

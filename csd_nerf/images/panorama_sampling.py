@@ -28,7 +28,7 @@ def sample_canvas(
     targets: PatchTargets,
     settings: EditSettings,
     generator: torch.Generator,
-    on_step: Callable[[int], object],
+    on_step: Callable[[int], None],
     should_stop: Callable[[], bool] | None = None,
 ) -> Float[Tensor, "c H W"] | None:
     """The canvas of `settings.steps` DDIM steps, from one draw of noise for all of it; None if it was stopped.
@@ -41,10 +41,11 @@ def sample_canvas(
     guidance = guidance_of(settings)
     timesteps = ddim_timesteps(prior.schedule.steps, settings.steps)
     x = torch.randn(source.shape, generator=generator).to(source)
+    visits = torch.zeros(height, width).to(source)
     for done, (t, below) in enumerate(zip(timesteps, torch.cat([timesteps[1:], timesteps.new_zeros(1)]), strict=True)):
         if should_stop is not None and should_stop():
             return None
-        total, visits = torch.zeros_like(source), torch.zeros(height, width).to(source)
+        total, visits = torch.zeros_like(source), torch.zeros_like(visits)
         for some in torch.arange(len(corners)).split(settings.batch_size or _TOGETHER):
             x_t = cut(x, corners[some], patch)
             (eps,) = evaluate(prior, t, [guidance.estimate(x_t, targets[some])])

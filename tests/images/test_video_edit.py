@@ -97,7 +97,8 @@ def test_frames_keep_their_aspect_and_come_back_in_their_size() -> None:
 def test_latents_in_files_give_the_same_video(tmp_path: Path) -> None:
     where = torch.from_file(str(tmp_path / "latents"), shared=True, size=6 * 4 * 16).reshape(6, 4, 4, 4)
     there, here = edit_of(current=where), edit_of()
-    there.run(), here.run()
+    there.run()
+    here.run()
     assert torch.equal(there.latents, here.latents) and there.latents.data_ptr() == where.data_ptr()
     assert not torch.equal(here.latents, here.targets.source)
 
