@@ -10,7 +10,7 @@ from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
 from csd_nerf.distill.editing import check_edit
-from csd_nerf.distill.editors import BaselineName, Editor, KernelName
+from csd_nerf.distill.editors import EDITORS, BaselineName, Editor, KernelName
 from csd_nerf.distill.presets import EditSettings
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.edit_datamanager import EditDataManagerConfig
@@ -80,7 +80,10 @@ class EditPipelineConfig(VanillaPipelineConfig):
     t_min: float | None = None
     """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2; in2n 0.02; ip2p has none)."""
     t_max: float | None = None
-    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; in2n 0.98; ip2p has none)."""
+    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; csd-edit-lite 0.7; in2n 0.98; ip2p
+    has none)."""
+    method_t_max: tyro.conf.Suppress[float | None] = None
+    """What the method takes for `t_max` with editors that distil; None takes the preset's."""
     t_max_end: float | None = None
     """Highest noise level from round `t_max_rounds` of a prompt on, to which it falls evenly from `t_max`: first rounds
     decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper), as it
@@ -137,11 +140,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
 
     def choices(self) -> dict[str, Any]:
         """The other flags that decide how a run edits, by name; those that say where the prior runs do not."""
-        elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size", "rhythm"}
+        elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size", "rhythm", "method_t_max"}
         elsewhere |= {entry.name for entry in fields(Instruction)}
         chosen = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
         settings, pace = self.settings().resolved(), self.pace()
-        chosen |= {"kernel": settings.kernel, "baseline": settings.baseline}
+        chosen |= {"kernel": settings.kernel, "baseline": settings.baseline, "t_max": self._t_max()}
         return chosen | {"edit_every": pace.edit_every, "edit_batch_size": pace.edit_batch_size}
 
     def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
@@ -156,7 +159,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
             lr_decay=self.lr_decay,
             lr_decay_every=self.lr_decay_every,
             t_min=self.t_min,
-            t_max=self.t_max,
+            t_max=self._t_max(),
             editor=self.editor,
             source_prompt=self.source_prompt,
             kernel=self.kernel,
@@ -170,6 +173,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
         assert start is not None
         fallen = min(1.0, rounds / (self.t_max_rounds - 1)) if self.t_max_rounds > 1 else 1.0
         return replace(settings, t_max=start + fallen * (self.t_max_end - start))
+
+    def _t_max(self) -> float | None:
+        """The flag's, else the method's, else None: the editor's or the preset's."""
+        given = self.method_t_max if self.t_max is None else self.t_max
+        return None if self.t_max is None and EDITORS[self.editor].samples else given
 
     def check(self) -> None:
         """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""

@@ -43,7 +43,7 @@ def test_lite_is_a_small_variant_of_the_same_configuration():
     }
     assert changed == {
         "datamanager", "model", "prior", "prior_batch_size", "rhythm", "scene_steps",
-        "guidance_scale", "t_max", "t_max_end", "view_dependence",
+        "guidance_scale", "method_t_max", "t_max_end", "view_dependence",
     }  # fmt: skip
     assert edit_config().pipeline == full.pipeline, "making the variant leaves the original alone"
 
@@ -61,7 +61,7 @@ def test_every_flag_has_a_help_text():
 
     text = " ".join(re.sub("[│─╭╮╰╯]", " ", get_parser(EditPipelineConfig).format_help()).split())
     for field in fields(EditPipelineConfig):
-        if field.name not in ("_target", "datamanager", "model", "rhythm"):
+        if field.name not in ("_target", "datamanager", "model", "rhythm", "method_t_max"):
             assert f"--{field.name.replace('_', '-')}" in text
     assert "Not used when --load-dir gives a trained scene" in text
 
