@@ -15,51 +15,63 @@ from csd_nerf.toyworld.panorama import PICTURE, pictures_of
 from csd_nerf.toyworld.scene import Scene
 
 _LEVEL = 1 / 255
+_SMOOTH = 0.03
 
 
-def seam_visibility(change: Float[Tensor, "3 h w"], patch: int = PICTURE, gap: int = 4) -> float:
+def seam_visibility(
+    change: Float[Tensor, "3 h w"], true_change: Float[Tensor, "3 h w"], patch: int = PICTURE, gap: int = 4
+) -> float | None:
     """How much an edit's change jumps at the borders of side-by-side patches, relative to beside them.
 
-    With D the change (edited picture less unedited one), its jump at column b is
+    With D the change (edited picture less unedited one), its jump in row y at column b is
 
-        J(b) = mean over rows y and channels c of |mean_{i < gap} D_c(y, b + i) - mean_{i < gap} D_c(y, b - 1 - i)|:
+        J(y, b) = mean over channels c of |mean_{i < gap} D_c(y, b + i) - mean_{i < gap} D_c(y, b - 1 - i)|:
 
-    means over `gap` pixels, because the decoder spreads a jump of latents over a few pixels. J at rows is the same
-    with the axes exchanged. Then
+    means over `gap` pixels, because the decoder spreads a jump of latents over a few pixels. Then
 
-        seam visibility = (mean of J over the borders B + l) / (mean of J over their neighbourhoods + l),
+        seam visibility = (mean of J(y, b) + l) / (mean over b' in N(b) of J(y, b') + l),   both means over (b, y) in S,
 
-    where B are the multiples of `patch` inside the picture, and the neighbourhood of b the positions at a distance of
-    2 gap to 4 gap from it, so that what is compared shows much the same things. l is one level of 8 bit: jumps below
-    it cannot be seen, and a change that is nowhere scores 1. 1 is invisible, more is worse; a step at every border of
-    an otherwise smooth change of slope s (per pixel) scores about step / (gap s).
+    where N(b) are the columns at a distance of 2 gap to 4 gap from the border b, so that what is compared shows much
+    the same things, and S are the borders (multiples of `patch` inside the picture) and rows where the *true* change
+    is smooth: its J is below 0.03 from b - 4 gap to b + 4 gap. Edges of objects, where any edit must jump, would hide a
+    seam. Borders between patches one above the other count in the same way, with the axes exchanged. l is one level of
+    8 bit: jumps below it cannot be seen, and a change that is nowhere scores 1. 1 is invisible, as is anything below;
+    steps at the borders of a change that is otherwise linear, with slope s per pixel, score about step / (gap s).
 
     Args:
         change: difference of sRGB pictures, -1..1.
+        true_change: that which the true edit makes.
         patch: side of the patches, pixels.
         gap: pixels on either side, a latent pixel of the prior or more.
+
+    Returns:
+        None where the true change is smooth at no border.
 
     Raises:
         ValueError: no border lies in the picture.
     """
-    borders, beside = [], []
-    for picture in (change, change.transpose(1, 2)):
-        length = picture.shape[-1]
-        jumps = _jumps(picture, gap)
-        for border in range(patch, length - gap + 1, patch):
-            near = [b for b in range(gap, length - gap + 1) if 2 * gap <= abs(b - border) <= 4 * gap]
-            borders.append(jumps[border - gap])
-            beside.append(jumps[torch.tensor(near) - gap].mean())
-    if not borders:
+    at, beside, count = [], [], 0
+    for own, true in ((change, true_change), (change.transpose(1, 2), true_change.transpose(1, 2))):
+        jumps, true_jumps = _jumps(own, gap), _jumps(true, gap)
+        places = torch.arange(jumps.shape[1]) + gap
+        for border in range(patch, own.shape[-1] - gap + 1, patch):
+            count += 1
+            apart = (places - border).abs()
+            smooth = (true_jumps[:, apart <= 4 * gap] < _SMOOTH).all(dim=1)
+            at.append(jumps[smooth, border - gap])
+            beside.append(jumps[smooth][:, (apart >= 2 * gap) & (apart <= 4 * gap)].mean(dim=1))
+    if not count:
         raise ValueError(f"a picture of {change.shape[-1]} x {change.shape[-2]} has no border of {patch}-pixel patches")
-    at, around = (torch.stack(found).mean() + _LEVEL for found in (borders, beside))
-    return float(at / around)
+    if not sum(len(rows) for rows in at):
+        return None
+    jump, around = (torch.cat(found).mean() + _LEVEL for found in (at, beside))
+    return float(jump / around)
 
 
-def _jumps(change: Float[Tensor, "c h w"], gap: int) -> Float[Tensor, " m"]:
+def _jumps(change: Float[Tensor, "c h w"], gap: int) -> Float[Tensor, "h m"]:
     """J at columns gap .. w - gap."""
     means = change.unfold(-1, gap, 1).mean(dim=-1)
-    return (means[..., gap:] - means[..., :-gap]).abs().mean(dim=(0, 1))
+    return (means[..., gap:] - means[..., :-gap]).abs().mean(dim=0)
 
 
 def measure_panorama(
@@ -70,9 +82,10 @@ def measure_panorama(
 ) -> Measured:
     """Those of `measure` on the whole picture, and `seam visibility`, with that of the true edit."""
     found = measure(edited, unedited, source, truths)
+    true = (truths[found.nearest] - source)[0]
     seams = {
-        "seam visibility": seam_visibility((edited - unedited)[0]),
-        "true seam visibility": seam_visibility((truths[found.nearest] - source)[0]),
+        "seam visibility": seam_visibility((edited - unedited)[0], true),
+        "true seam visibility": seam_visibility(true, true),
     }
     return replace(found, measures=found.measures | seams)
 

@@ -131,15 +131,13 @@ _IN_TIME = "csd-edit-temporal"
 VIDEO: Mapping[str, Method] = _table(
     Method(UNEDITED, "the frames as the prior's autoencoder shows them, which every method starts from", 0),
     *_of_editor(REFERENCE, _CSD, 5, "frame"),
-    *(
-        replace(method, name=method.name.replace(REFERENCE, _IN_TIME), about=method.about.replace(REFERENCE, _IN_TIME))
-        for method in _of_editor(
-            REFERENCE,
-            f"csd-edit, frames listen less the further apart in time, to {TEMPORAL:g} s with exp(-1/2)",
-            5,
-            "frame",
-            temporal=TEMPORAL,
-        )
+    *_of_editor(
+        _IN_TIME,
+        f"csd-edit, where frames listen less the further apart in time they are, to {TEMPORAL:g} s with exp(-1/2)",
+        5,
+        "frame",
+        editor=REFERENCE,
+        temporal=TEMPORAL,
     ),
     *_of_editor("no-svgd", _NO_SVGD.format("frame"), 5, "frame"),
     *_of_editor("random-noise", _RANDOM, 3, "frame"),

@@ -44,8 +44,8 @@ PANORAMA = Subject(
         STAND_IN,
         Note(
             "- **seam visibility**: jump of the change that the edit makes, at the borders of patches side by side, "
-            "over that beside the borders: 1 is invisible, more is a seam. The true edit's own differs from 1 by what "
-            "happens to stand there."
+            "over that beside the borders, where the true edit's change is smooth: 1 or less is invisible, more is a "
+            "seam."
         ),
         _OUTSIDE,
         STRENGTH,
