@@ -48,7 +48,8 @@ def test_noise_and_kernel_are_told_apart(methods: dict[str, Method]):
 
 
 def test_every_method_is_one_that_can_be_run():
-    for kind, methods in (("panorama", PANORAMA), ("video", VIDEO)):
+    kinds: dict[Any, Any] = {"panorama": PANORAMA, "video": VIDEO}
+    for kind, methods in kinds.items():
         for name, method in methods.items():
             if name != "unedited":
                 settings: EditSettings = settings_of(kind, method.spend(TINY.budget))
