@@ -6,11 +6,8 @@ truth  truths.npz (every true edit of the held-out views, and the source), resul
 edit   after/00000.png ... (held-out views), edited/00000.png ... (training views as they were last edited), result.json
 """
 
-import io
 import json
-import platform
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from csd_nerf.bench.agreement import view_agreement
+from csd_nerf.bench.results import RESULT, Files, Kind, computed, pack_truths, picture_files, read_pictures, read_truths
 from csd_nerf.bench.scenes import Instruction, instruction
-from csd_nerf.images.writing import to_pil
 from csd_nerf.toyworld.cameras import Cameras
 from csd_nerf.toyworld.nerf_scene import scene_cameras, write_nerfstudio
 from csd_nerf.toyworld.render import Renderer, to_bytes
@@ -35,23 +31,10 @@ if TYPE_CHECKING:
     from csd_nerf.scenes import EditRun
     from csd_nerf.scenes.trainer_config import EditTrainerConfig
 
-Files = Mapping[str, bytes]
-"""By path, with `/`."""
-RESULT = "result.json"
-
 
 def compute(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]) -> dict[str, bytes]:
     """Compute a cell; arguments as in `Cell`, with the files of its `needs` in their order."""
-    started, busy = time.monotonic(), time.process_time()
-    files, result = _KINDS[spec["kind"]](spec, where, inputs)
-    result |= {
-        "seconds": round(time.monotonic() - started, 2),
-        "processor_seconds": round(time.process_time() - busy, 2),  # what it costs, whatever else the machine does
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine() + (", CUDA" if torch.cuda.is_available() else ""),
-        "torch": torch.__version__,
-    }
-    return {**files, RESULT: json.dumps(result, indent=1).encode()}
+    return computed(_KINDS, spec, where, inputs)
 
 
 def _compute_scene(
@@ -82,7 +65,7 @@ def _compute_scene(
         error = float((photos - renders).square().mean())
         files = {f"data/{path.relative_to(data).as_posix()}": path.read_bytes() for path in _files(data)}
         files |= {f"scene/{run.scene_checkpoint.name}": run.scene_checkpoint.read_bytes()}
-        return files | _pictures("before", renders), {
+        return files | picture_files("before", renders), {
             "PSNR to the photos": -10 * float(np.log10(error)),
             "nerf_seconds": round(run.nerf_seconds, 2),
         }
@@ -103,10 +86,8 @@ def _compute_truth(
 
 def _render_truths(scene: Scene, asked: Instruction, cameras: Cameras) -> bytes:
     renderer = Renderer(cameras)
-    truths = [to_bytes(renderer.edited(scene, edit)).numpy() for edit in asked.edits]
-    packed = io.BytesIO()
-    np.savez_compressed(packed, truths=np.stack(truths), source=to_bytes(renderer.render(scene)).numpy())
-    return packed.getvalue()
+    truths = [to_bytes(renderer.edited(scene, edit)) for edit in asked.edits]
+    return pack_truths(truths, to_bytes(renderer.render(scene)))
 
 
 def _compute_edit(
@@ -139,7 +120,7 @@ def _compute_edit(
         "nearest": measured.nearest,
         "meaning": known["meanings"][measured.nearest],
     }
-    files = _pictures("after", renders) | {f"edited/{view:05d}.png": picture for view, picture in edited.items()}
+    files = picture_files("after", renders) | {f"edited/{view:05d}.png": picture for view, picture in edited.items()}
     if spec["ambiguous"] and edited:
         truths, source = read_truths(truth, "views.npz")
         views = sorted(edited)
@@ -149,7 +130,7 @@ def _compute_edit(
     return files, result
 
 
-_KINDS = {"scene": _compute_scene, "truth": _compute_truth, "edit": _compute_edit}
+_KINDS: dict[str, Kind] = {"scene": _compute_scene, "truth": _compute_truth, "edit": _compute_edit}
 
 
 def _edit(folder: Path, spec: Mapping[str, Any], where: Mapping[str, Any], base: Files) -> "EditRun":
@@ -227,31 +208,6 @@ def _geometry(spec: Mapping[str, Any]) -> Callable[[int], "PinholeViews"]:
     scene = scene_of(spec)
     edits = instruction(spec["instruction"], scene).edits
     return lambda index: true_geometry(edits[index].scene(scene), held_out_cameras(spec))
-
-
-def read_pictures(files: Files, folder: str) -> Float[Tensor, "n 3 h w"]:
-    """The pictures in a folder of a cell's files, in [0, 1]."""
-    names = sorted(name for name in files if name.startswith(f"{folder}/"))
-    return _unit(np.stack([np.array(Image.open(io.BytesIO(files[name]))) for name in names]))
-
-
-def read_truths(files: Files, name: str = "truths.npz") -> tuple[Float[Tensor, "k n 3 h w"], Float[Tensor, "n 3 h w"]]:
-    """Every true edit of a truth cell, and the source."""
-    with np.load(io.BytesIO(files[name])) as packed:
-        return _unit(packed["truths"]), _unit(packed["source"])
-
-
-def _unit(pictures: np.ndarray) -> Float[Tensor, "*n 3 h w"]:
-    return torch.from_numpy(pictures).movedim(-1, -3).float() / 255
-
-
-def _pictures(folder: str, images: Float[Tensor, "n 3 h w"]) -> dict[str, bytes]:
-    files = {}
-    for index, image in enumerate(images):
-        encoded = io.BytesIO()
-        to_pil(image).save(encoded, "PNG")
-        files[f"{folder}/{index:05d}.png"] = encoded.getvalue()
-    return files
 
 
 def _files(folder: Path) -> list[Path]:

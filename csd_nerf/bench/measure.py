@@ -6,7 +6,7 @@ one): the *edited part* (the true edit changes them by more than `EDITED`), the 
 channels of sRGB values in [0, 1].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,7 +33,8 @@ from csd_nerf.toyworld.trace import trace
 
 EDITED, UNCHANGED = 0.1, 0.02
 LOWER_IS_BETTER = frozenset({"LPIPS", "ST-LPIPS", "change outside", "colour spread", "warp error"})
-"""Of the measures; the others are better when higher, except `edit strength`, which is best at 1."""
+"""Of the measures; the others are better when higher, except those in `BEST_AT_ONE`."""
+BEST_AT_ONE = frozenset({"edit strength", "seam visibility"})
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def measure(
     source: Float[Tensor, "n 3 h w"],
     truths: Float[Tensor, "k n 3 h w"],
     geometry: Callable[[int], PinholeViews] | None = None,
+    pairs: Sequence[tuple[int, int]] | None = None,
 ) -> Measured:
     """Score the views of an edited scene.
 
@@ -97,6 +99,7 @@ def measure(
         source: the true scene before the edit.
         truths: every true edit.
         geometry: cameras and true depths, for the index of a true edit.
+        pairs: which views the warp error compares; default: neighbours, both ways.
     """
     nearest = nearest_truth(renders, truths)
     truth = truths[nearest]
@@ -114,7 +117,9 @@ def measure(
     if geometry is not None:
         views = geometry(nearest)
         found["colour spread"], found["true colour spread"] = _spread(renders, edited), _spread(truth, edited)
-        found["warp error"], found["true warp error"] = _warp(renders, views, edited), _warp(truth, views, edited)
+        found["warp error"], found["true warp error"] = (
+            _warp(shown, views, edited, pairs) for shown in (renders, truth)
+        )
     return Measured(nearest, found)
 
 
@@ -137,10 +142,12 @@ def _spread(images: Tensor, edited: Bool[Tensor, "n h w"]) -> float | None:
     return colour_spread(images, edited).mean if edited.flatten(1).any(dim=1).sum() > 1 else None
 
 
-def _warp(images: Tensor, views: PinholeViews, edited: Bool[Tensor, "n h w"]) -> float | None:
-    pairs = nearest_views(views.camera_to_world)
-    both = [pair for a, b in pairs for pair in ((a, b), (b, a))]
+def _warp(
+    images: Tensor, views: PinholeViews, edited: Bool[Tensor, "n h w"], pairs: Sequence[tuple[int, int]] | None
+) -> float | None:
+    if pairs is None:
+        pairs = [pair for a, b in nearest_views(views.camera_to_world) for pair in ((a, b), (b, a))]
     try:
-        return warp_error_3d(images, views, pairs=both, mask=edited).mean
+        return warp_error_3d(images, views, pairs=pairs, mask=edited).mean
     except ValueError:  # no two views show one point of the edited part
         return None

@@ -56,19 +56,19 @@ class Method:
     """For the report's legend."""
     samples_per_step: int
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of the pipeline's configuration."""
+    """Fields of the pipeline's configuration, or of the editor's settings."""
     pace: "Pace" = field(default=lambda method, budget: {})
     """Settings that spend a budget."""
     captions: bool = False
     """Whether it is told captions of the scene before and after the edit, not an instruction."""
 
-    def spend(self, budget: Budget) -> dict[str, Any]:
-        """All pipeline settings of this method under a budget."""
+    def spend(self, budget: Any) -> dict[str, Any]:
+        """All settings of this method under a budget, that of its benchmark."""
         return {**self.settings, **self.pace(self, budget)}
 
 
-Pace = Callable[[Method, Budget], dict[str, Any]]
-"""How a method spends a budget, as settings."""
+Pace = Callable[[Method, Any], dict[str, Any]]
+"""How a method spends its benchmark's budget, as settings."""
 
 
 def in_rounds(method: Method, budget: Budget) -> dict[str, Any]:

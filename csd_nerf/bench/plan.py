@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method
+from csd_nerf.bench.picture_methods import PictureProtocol
 from csd_nerf.bench.scenes import Instruction, instruction, source_caption, target_caption
+from csd_nerf.bench.subject import SCENES, Subject
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
 
 CELL_FORMAT = 2
@@ -70,12 +72,14 @@ class Cell:
 class Plan:
     """What is to be computed."""
 
-    protocol: Protocol
+    protocol: Protocol | PictureProtocol
     cells: tuple[Cell, ...]
     """Those that others need come first; whole scenes one after the other."""
     prior: str
     left_out: tuple[str, ...] = ()
     """What could not be planned, and why."""
+    subject: Subject = SCENES
+    """What is edited."""
 
     def edits(self) -> list[Cell]:
         """The cells that the tables are made of."""
@@ -99,7 +103,7 @@ class Choice:
 
 def make_plan(choice: Choice, protocol: Protocol) -> Plan:
     """All cells of a benchmark. Raises `ValueError`, naming the flag, before anything is computed."""
-    _check(choice)
+    check_choice(choice, METHODS)
     methods = [method for method in METHODS.values() if method.name in choice.methods]
     left_out: list[str] = []
     made: list[Cell] = []
@@ -124,8 +128,14 @@ def make_plan(choice: Choice, protocol: Protocol) -> Plan:
                     continue
                 made += _edits(method, scene, asked, (base, truth), choice, protocol, prior)
     unique = {cell.key: cell for cell in made}
-    shown = f"{choice.prior} ({prior}{'' if choice.precision == 'auto' else f', {choice.precision}'})"
-    return Plan(protocol, tuple(unique.values()), shown, tuple(dict.fromkeys(left_out)))
+    return Plan(protocol, tuple(unique.values()), prior_shown(choice), tuple(dict.fromkeys(left_out)))
+
+
+def prior_shown(choice: Choice) -> str:
+    """The prior as a report names it."""
+    return (
+        f"{choice.prior} ({weights_hash(choice.prior)}{'' if choice.precision == 'auto' else f', {choice.precision}'})"
+    )
 
 
 def _edits(
@@ -174,7 +184,8 @@ def with_guidance(choice: Choice, scales: Sequence[float]) -> Choice:
     return replace(choice, guidance=tuple(dict.fromkeys(scales)))
 
 
-def _check(choice: Choice) -> None:
+def check_choice(choice: Choice, methods: Mapping[str, Method]) -> None:
+    """Raise `ValueError`, naming the flag, for what cannot be planned."""
     for flag, chosen in (
         ("--scenes", choice.scenes),
         ("--instructions", choice.instructions),
@@ -191,8 +202,8 @@ def _check(choice: Choice) -> None:
                 f"--scenes {seed} may be a scene that the prior was trained on: give seeds from {HELD_OUT_SEEDS} on"
             )
     for name in choice.methods:
-        if name not in METHODS:
-            raise ValueError(f"--methods {name} is unknown: choose from {', '.join(METHODS)}")
+        if name not in methods:
+            raise ValueError(f"--methods {name} is unknown: choose from {', '.join(methods)}")
     for seed in choice.seeds:
         if seed < 0:
             raise ValueError(f"--seeds {seed}: give 0 or more")

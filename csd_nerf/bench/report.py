@@ -6,17 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from csd_nerf.bench.measure import LOWER_IS_BETTER
-from csd_nerf.bench.methods import METHODS, REFERENCE, UNEDITED
+from csd_nerf.bench.measure import BEST_AT_ONE, LOWER_IS_BETTER
+from csd_nerf.bench.methods import REFERENCE, UNEDITED
 from csd_nerf.bench.plan import Cell, Plan
 from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_difference
 from csd_nerf.bench.store import Store
+from csd_nerf.bench.subject import SCENES, Subject
 
-DETERMINISTIC = ("PSNR", "SSIM", "LPIPS", "ST-LPIPS", "change outside", "edit strength")
-AMBIGUOUS = ("view agreement", "colour spread", "warp error", "edit strength", "PSNR", "change outside")
-_DIGITS = {"PSNR": 2, "edit strength": 2}
-_FIXED = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning", "rounds"]
-_SPENT = ["network_samples", "nerf_seconds", "edit_seconds", "seconds", "processor_seconds", "threads"]
+_DIGITS = {"PSNR": 2, "edit strength": 2, "seam visibility": 2}
+_FIXED = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning"]
 Key = tuple[int, str, int]
 """Scene, instruction's name, seed."""
 
@@ -40,13 +38,13 @@ class Row:
         return self.cell.spec["method"]
 
     def value(self, measure: str) -> float | None:
-        """A measure, or `samples per view`, or `seconds` of editing and NeRF steps; None where there is none."""
+        """A measure, or `samples` per view, or `seconds` of editing and NeRF steps; None where there is none."""
         if self.result is None:
             return None
-        if measure == "samples per view":
+        if measure == "samples":
             return self.result["network_samples"] / self.cell.spec["views"]
         if measure == "seconds":
-            return self.result["nerf_seconds"] + self.result["edit_seconds"]
+            return self.result.get("nerf_seconds", 0.0) + self.result["edit_seconds"]
         return self.result["measures"].get(measure)
 
 
@@ -81,20 +79,16 @@ def values(rows: Sequence[Row], method: str, measure: str, seeds: Sequence[int])
 
 def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[str, str]) -> str:
     """The whole report."""
-    budget, protocol = plan.protocol.budget, plan.protocol
-    scenes = sorted({row.key[0] for row in rows})
+    subject, scenes = plan.subject, sorted({row.key[0] for row in rows})
+    noun = subject.noun
     lines = [
-        "# Edits of toy scenes against their true edits",
+        f"# {subject.title}",
         "",
         f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}. Prior {plan.prior}.",
         "",
-        f"{len(scenes)} scene{'s' * (len(scenes) > 1)} that the prior's training never saw "
-        f"(seeds {', '.join(map(str, scenes))}), "
-        f"{budget.views} training views of {protocol.size} x {protocol.size} pixels each. A scene is trained on its "
-        f"photos once ({protocol.scene_steps} NeRF steps) and every method goes on from there, with "
-        f"{budget.nerf_steps} NeRF steps and {budget.samples_per_view} UNet samples per training view, as nearly as "
-        f"its step size allows. Measured on {protocol.held_out} views that no training saw. Mean over scenes with the "
-        "95 % bootstrap interval over scenes (10,000 resamples)" + _few(len(scenes)) + ".",
+        f"{len(scenes)} {noun}{'s' * (len(scenes) > 1)} that the prior's training never saw "
+        f"(seeds {', '.join(map(str, scenes))}), {subject.about(plan.protocol)} Mean over {noun}s with the "
+        f"95 % bootstrap interval over {noun}s (10,000 resamples)" + _few(len(scenes)) + ".",
         "",
     ]
     missing = [row for row in rows if row.result is None]
@@ -103,16 +97,17 @@ def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[st
         lines += [f"- {row.cell.label}{_why(failures, row.cell)}" for row in missing[:12]]
         lines += [f"- and {len(missing) - 12} more"] * (len(missing) > 12) + [""]
     for title, measures, ambiguous in (
-        ("Deterministic instructions", DETERMINISTIC, False),
-        ("Ambiguous instructions", AMBIGUOUS, True),
+        ("Deterministic instructions", subject.deterministic, False),
+        ("Ambiguous instructions", subject.ambiguous, True),
     ):
         group = [row for row in rows if row.cell.spec["ambiguous"] == ambiguous]
         if group:
-            lines += [f"## {title}", "", _instructions(group), "", *_table(group, measures), ""]
-            lines += [f"Difference to {REFERENCE}, paired within scenes:", "", *_differences(group, measures), ""]
-    lines += ["## What the columns are", "", *_legend(rows), "", "## Methods", ""]
-    used = [name for name in METHODS if any(row.method == name for row in rows)]
-    lines += [f"- **{name}**: {METHODS[name].about}." for name in used]
+            lines += [f"## {title}", "", _instructions(group), "", *_table(group, measures, subject), ""]
+            lines += [f"Difference to {REFERENCE}, paired within {noun}s:", ""]
+            lines += [*_differences(group, measures, subject), ""]
+    lines += ["## What the columns are", "", *_legend(rows, subject), "", "## Methods", ""]
+    used = [name for name in subject.methods if any(row.method == name for row in rows)]
+    lines += [f"- **{name}**: {subject.methods[name].about}." for name in used]
     lines += [f"- Left out: {text}." for text in plan.left_out] + [f"- {text}." for text in about.notes]
     return "\n".join(lines) + "\n"
 
@@ -140,21 +135,21 @@ def _present(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
     return [name for name in measures if any(row.value(name) is not None for row in group)]
 
 
-def _table(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
+def _table(group: Sequence[Row], measures: Sequence[str], subject: Subject) -> list[str]:
     names = _present(group, measures)
     lines = [
         "| method | "
         + " | ".join(f"{name}{_arrow(name)}" for name in names)
-        + " | samples per view | seconds | cells |",
+        + f" | {subject.samples} | seconds | cells |",
         "|---|" + "---|" * (len(names) + 3),
     ]
     seeds = _seeds(group)
-    for method in METHODS:
+    for method in subject.methods:
         own = [row for row in group if row.method == method]
         if not own:
             continue
         cells = [_interval(values(own, method, name, seeds), name) for name in names]
-        spent = [_mean(own, name) for name in ("samples per view", "seconds")]
+        spent = [_mean(own, name) for name in ("samples", "seconds")]
         done = sum(row.result is not None for row in own)
         lines.append(f"| {method} | " + " | ".join(cells + spent) + f" | {done}/{len(own)} |")
     true = {name: f"true {name}" for name in names if any(row.value(f"true {name}") is not None for row in group)}
@@ -166,10 +161,10 @@ def _table(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
     return lines
 
 
-def _differences(group: Sequence[Row], measures: Sequence[str]) -> list[str]:
+def _differences(group: Sequence[Row], measures: Sequence[str], subject: Subject) -> list[str]:
     names, seeds = _present(group, measures), _seeds(group)
     lines = ["| method | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
-    for method in METHODS:
+    for method in subject.methods:
         if method == REFERENCE or not any(row.method == method for row in group):
             continue
         cells = []
@@ -185,7 +180,7 @@ def _seeds(group: Sequence[Row]) -> list[int]:
 
 
 def _arrow(name: str) -> str:
-    return " (1)" if name == "edit strength" else " ↓" if name in LOWER_IS_BETTER else " ↑"
+    return " (1)" if name in BEST_AT_ONE else " ↓" if name in LOWER_IS_BETTER else " ↑"
 
 
 def _interval(found: Mapping[Key, float], name: str) -> str:
@@ -203,66 +198,49 @@ def _mean(rows: Sequence[Row], name: str) -> str:
     return f"{sum(found) / len(found):.0f}" if found else ""
 
 
-def _legend(rows: Sequence[Row]) -> list[str]:
-    said = [
-        "- **PSNR**, **SSIM**: to the true edit; if the instruction is ambiguous, to that nearest to the result.",
-        "- **change outside**: mean absolute difference to the unedited NeRF where the true edit changes nothing; "
-        "empty where it changes everything.",
-        "- **edit strength**: change of the edited part over that of the true edit: 0 is no edit, 1 the true one.",
-        "- **samples per view**: UNet samples that the run counted, per training view. **seconds**: NeRF steps and "
-        "rounds, on the threads of one worker.",
-    ]
-    if any(row.value("ST-LPIPS") is not None for row in rows):
-        said.insert(1, "- **ST-LPIPS** (Ghildyal and Liu 2022) stands in for LPIPS, whose network could not be had.")
-    if any(row.cell.spec["ambiguous"] for row in rows):
-        said += [
-            "- **view agreement**: share of the edited *training* views that show the commonest colour, judged by the "
-            "nearest true edit of each; a view that shows none counts against it. This is what the editor does, before "
-            "the scene averages its views.",
-            "- **colour spread**: standard deviation over views of the mean colour of the edited part. **warp error**: "
-            "mean difference of the edited part between neighbouring views, through the surface of the nearest true "
-            "edit. Shading alone gives the true edit more than 0, and to be below it is no merit; a method that does "
-            "nothing keeps the photos' own, so read both beside the edit strength. To a weak edit that true edit is "
-            "nearest which shows least.",
-        ]
-    return said
+def _legend(rows: Sequence[Row], subject: Subject) -> list[str]:
+    def measured(name: str | None) -> bool:
+        return name is None or any(row.value(name) is not None for row in rows)
+
+    return [note.text for note in subject.legend if measured(note.measure)]
 
 
-def to_csv(rows: Sequence[Row]) -> str:
+def to_csv(rows: Sequence[Row], subject: Subject = SCENES) -> str:
     """Every cell, one a line."""
     names = sorted({name for row in rows if row.result for name in row.result["measures"]})
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_FIXED, *names, *_SPENT])
+    writer.writerow([*_FIXED, subject.counted, *names, *subject.spent])
     for row in rows:
         spec, result = row.cell.spec, row.result or {}
         guidance = "" if spec["guidance"] is None else spec["guidance"]
         head = [row.key[0], row.cell.name, spec["instruction"], spec["ambiguous"], row.method, guidance, spec["seed"]]
         measures = result.get("measures", {})
         writer.writerow(
-            [*head, row.cell.key, result.get("meaning", ""), result.get("rounds", "")]
+            [*head, row.cell.key, result.get("meaning", ""), result.get(subject.counted, "")]
             + ["" if measures.get(name) is None else round(measures[name], 6) for name in names]
-            + [result.get(name, "") for name in _SPENT]
+            + [result.get(name, "") for name in subject.spent]
         )
     return out.getvalue()
 
 
-def from_csv(text: str) -> dict[str, dict[str, Any]]:
+def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
     """Results by the key of their cell, from what `to_csv` wrote; cells that were missing are left out.
 
     Raises `ValueError` for other tables.
     """
     lines = list(csv.DictReader(io.StringIO(text)))
-    head = list(lines[0]) if lines else [*_FIXED, *_SPENT]
-    if head[: len(_FIXED)] != _FIXED or head[-len(_SPENT) :] != _SPENT:
+    fixed, spent = [*_FIXED, subject.counted], list(subject.spent)
+    head = list(lines[0]) if lines else [*fixed, *spent]
+    if head[: len(fixed)] != fixed or head[-len(spent) :] != spent:
         raise ValueError("its columns are not those of a benchmark's table")
-    names = head[len(_FIXED) : -len(_SPENT)]
+    names = head[len(fixed) : -len(spent)]
     found = {}
     for line in lines:
         if not line["seconds"]:
             continue
         result: dict[str, Any] = {"measures": {name: float(line[name]) if line[name] else None for name in names}}
-        result |= {name: float(line[name]) for name in _SPENT if line[name]}
+        result |= {name: float(line[name]) for name in spent if line[name]}
         result |= {name: int(line[name]) for name in ("network_samples", "threads")}
-        found[line["key"]] = result | {"meaning": line["meaning"], "rounds": int(line["rounds"])}
+        found[line["key"]] = result | {"meaning": line["meaning"], subject.counted: int(line[subject.counted])}
     return found

@@ -1,5 +1,6 @@
 """What is edited: toy scenes that the prior's training never saw, and what they are told to become."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -42,16 +43,18 @@ def benchmark_scenes() -> tuple[int, ...]:
     raise AssertionError("unreachable: the count has no end")
 
 
-def instruction(name: str, scene: Scene) -> Instruction:
-    """An instruction by its name in `INSTRUCTIONS`, or by its text in the toy world's language.
+def instruction(name: str, scene: Scene, beside: Sequence[Scene] = ()) -> Instruction:
+    """An instruction by its name in `INSTRUCTIONS` (or `sketch`), or by its text in the toy world's language.
 
-    Colour and material are drawn from the scene's seed among those that it does not have.
+    Colour and material are drawn from the scene's seed among those that it does not have, nor what stands `beside` it
+    in a panorama: an edit that leaves one of these as it is, is none that an instruction can mean.
 
     Raises:
         ValueError: the toy world does not know it, or cannot show what it asks for.
     """
     rng = np.random.default_rng([scene.seed, 31])
-    colour = str(rng.choice([colour for colour in COLOURS if colour != scene.colour]))
+    taken = {scene.colour, *(other.colour for other in beside)}
+    colour = str(rng.choice([colour for colour in COLOURS if colour not in taken]))
     # Metal takes the colour that it finds, which under bare wood or stone is not to be seen.
     materials = [one for one in (MATERIALS[1:] if scene.painted else BARE) if one != scene.material]
     texts = {
@@ -61,6 +64,7 @@ def instruction(name: str, scene: Scene) -> Instruction:
         "night": "make it night",
         "hat": "give it a hat",
         "colour": "change its colour",
+        "sketch": "turn it into a pencil sketch",
     }
     text = texts.get(name, name)
     try:
@@ -69,8 +73,11 @@ def instruction(name: str, scene: Scene) -> Instruction:
         raise ValueError(f"--instructions {name!r}: {error}. Names are {', '.join(INSTRUCTIONS)}") from error
     if any(edit.kind == "painting" for edit in edits):
         raise ValueError(f"--instructions {name!r}: paintings have no true views here, take another instruction")
-    if any(edit.kind == "identity" for edit in edits):
-        raise ValueError(f"--instructions {name!r} asks for no edit, take another instruction")
+    edits = tuple(edit for edit in edits if edit.style or all(edit.scene(other) != other for other in beside))
+    if not edits or any(edit.kind == "identity" for edit in edits):
+        raise ValueError(
+            f"--instructions {name!r} asks for no edit, or for one that some object shows already: take another"
+        )
     return Instruction(name, text, edits)
 
 

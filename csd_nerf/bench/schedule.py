@@ -10,10 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from csd_nerf.bench.compute import RESULT, compute
+from csd_nerf.bench.compute import compute
 from csd_nerf.bench.engines import Engine
 from csd_nerf.bench.methods import UNEDITED
 from csd_nerf.bench.plan import Cell
+from csd_nerf.bench.results import RESULT
 from csd_nerf.bench.store import Store
 
 Compute = Callable[..., dict[str, bytes]]

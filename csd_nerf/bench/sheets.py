@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from csd_nerf.bench.compute import read_pictures, read_truths
-from csd_nerf.bench.methods import METHODS, REFERENCE
+from csd_nerf.bench.methods import REFERENCE
 from csd_nerf.bench.plan import Plan
 from csd_nerf.bench.report import Row
+from csd_nerf.bench.results import read_pictures, read_truths
 from csd_nerf.bench.store import Store
 from csd_nerf.images.writing import contact_sheet
 
@@ -48,7 +48,7 @@ def _block(plan: Plan, store: Store, rows: Sequence[Row]) -> tuple[str, Image.Im
     pictures: list[tuple[str, Sequence[Tensor]]] = [("source", _chosen(source))]
     true_title = f"nearest\ntrue edit:\n{shown.result['meaning']}" if ambiguous else "true edit"
     pictures.append((true_title, _chosen(truths[shown.result["nearest"]])))
-    for method in METHODS:
+    for method in plan.subject.methods:
         row = by_method.get(method)
         if row is None or row.result is None:
             continue
@@ -65,7 +65,7 @@ def _chosen(images: Tensor) -> list[Tensor]:
 
 
 def _scale(images: Tensor) -> int:
-    return max(1, round(64 * _SCALE / images.shape[-1]))
+    return max(1, round(64 * _SCALE / min(images.shape[-2:])))
 
 
 def _tiled(blocks: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from csd_nerf.bench.compute import RESULT, Files
 from csd_nerf.bench.plan import Cell
+from csd_nerf.bench.results import RESULT, Files
 from csd_nerf.images.writing import write_atomically
 
 

@@ -10,14 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csd_nerf.bench.measure import LOWER_IS_BETTER
-from csd_nerf.bench.methods import METHODS
 from csd_nerf.bench.report import Row, values
 from csd_nerf.bench.statistics import by_scene
+from csd_nerf.bench.subject import SCENES, Subject
 
-_PANELS = (
-    (False, "change outside", "unedited region: mean change", "Deterministic instructions"),
-    (True, "view agreement", "share of edited views that agree", "Ambiguous instructions"),
-)
 FIDELITY = "PSNR"
 
 
@@ -36,26 +32,26 @@ def curve(rows: Sequence[Row], method: str, measure: str) -> list[tuple[float, f
     return points
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[Row], path: Path, subject: Subject = SCENES) -> None:
     """Draw the curves of all methods as a PNG. Raises `ValueError` if no cell is done yet."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    panels = []
-    for ambiguous, measure, label, title in _PANELS:
-        group = [row for row in rows if row.cell.spec["ambiguous"] == ambiguous]
-        curves = {method: points for method in METHODS if (points := curve(group, method, measure))}
+    panels, names = [], list(subject.methods)
+    for panel in subject.panels:
+        group = [row for row in rows if row.cell.spec["ambiguous"] == panel.ambiguous]
+        curves = {method: points for method in names if (points := curve(group, method, panel.measure))}
         if curves:
-            panels.append((measure in LOWER_IS_BETTER, label, title, curves))
+            panels.append((panel.measure in LOWER_IS_BETTER, panel.label, panel.title, curves))
     if not panels:
         raise ValueError("no cell of the sweep is done yet")
     figure, axes = pyplot.subplots(1, len(panels), figsize=(6 * len(panels), 5), squeeze=False)
     for axis, (turned, label, title, curves) in zip(axes[0], panels, strict=True):
         for method, points in curves.items():
             scales, x, y = zip(*points, strict=True)
-            (line,) = axis.plot(x, y, marker="o", label=method, color=f"C{list(METHODS).index(method)}")
+            (line,) = axis.plot(x, y, marker="o", label=method, color=f"C{names.index(method)}")
             for scale, a, b in zip(scales, x, y, strict=True):
                 axis.annotate(
                     f"{scale:g}", (a, b), textcoords="offset points", xytext=(5, 4), fontsize=8, color=line.get_color()

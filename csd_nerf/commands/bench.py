@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 
 if TYPE_CHECKING:
+    from csd_nerf.bench.benchmarks import Benchmark
     from csd_nerf.bench.engines import Engine
     from csd_nerf.bench.plan import Choice, Plan
     from csd_nerf.bench.report import About, Row
@@ -22,24 +23,24 @@ if TYPE_CHECKING:
 
 _console = Console(stderr=True)
 _CHECKOUT = Path("benchmarks/results")
-_QUICK_INSTRUCTIONS = ("recolour", "hat")
-_QUICK_SCENES = 2
+_JPEG_FROM = 1_000_000
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Benchmarks. scenes: edit toy scenes with every method, and measure the results against the true edits.
+    """Benchmarks: edit what the toy world shows with every method, and measure the results against the true edits.
 
+    scenes: NeRFs of toy scenes. panorama: wide pictures of several objects. video: a camera that goes around one.
     Ctrl-C keeps what is done; the same command goes on from there.
     """
 
-    benchmark: Annotated[Literal["scenes"], tyro.conf.Positional]
-    """What is measured."""
+    benchmark: Annotated[Literal["scenes", "panorama", "video"], tyro.conf.Positional]
+    """What is edited."""
     quick: bool = False
-    """Two scenes, two instructions, small budgets: 15 minutes on two cores."""
+    """Few scenes and instructions, small budgets: 15 minutes on two cores (panorama and video: 10)."""
     output: Path | None = None
-    """Folder for scenes.md, scenes.csv and the contact sheets; default: benchmarks/results/scenes (or scenes_quick)
-    in a checkout, outputs/bench/... elsewhere."""
+    """Folder for scenes.md, scenes.csv (or panorama.md ...) and the contact sheets; default: benchmarks/results/scenes
+    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere."""
     work: Path = Path("outputs/bench/work")
     """Folder of the cells, which are not computed again; nor are those in the table that is in --output already."""
     engine: Literal["local", "ray"] = "local"
@@ -50,9 +51,10 @@ class Bench:
     scenes: tuple[int, ...] = ()
     """Seeds of toy scenes, from 1000000 on; default: the first held-out scene of each object."""
     instructions: tuple[str, ...] = ()
-    """Of recolour material snow night hat colour, or in words: "give it a top hat"; default: all of these names."""
+    """Of recolour material snow night hat colour (panorama and video: sketch too), or in words: "give it a top hat";
+    default: all of these names."""
     methods: tuple[str, ...] = ()
-    """Names of methods; default: all (with --quick: six)."""
+    """Names of methods; default: all (with --quick: fewer)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the edits."""
     sweep: tuple[float, ...] = ()
@@ -68,7 +70,7 @@ class Bench:
         from csd_nerf.bench.schedule import missing, run_cells
 
         try:
-            outcome = run_cells(missing(plan.cells, store, table), store, engine, _console)
+            outcome = run_cells(missing(plan.cells, store, table), store, engine, _console, self._chosen().compute)
         except KeyboardInterrupt:
             _say("Stopped; what is done is kept.")
             self._report(plan, store, table)
@@ -84,14 +86,14 @@ class Bench:
         """Check everything that can fail before the first cell."""
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers {self.workers}: give at least 1")
-        from csd_nerf.bench.plan import FULL, QUICK, make_plan, with_guidance
+        from csd_nerf.bench.plan import with_guidance
         from csd_nerf.bench.schedule import missing
         from csd_nerf.bench.store import Store
 
         choice = self._choice()
         if self.sweep:
             choice = with_guidance(choice, self.sweep)
-        plan = make_plan(choice, QUICK if self.quick else FULL)
+        plan = self._chosen().make_plan(choice, self._chosen().defaults.protocol)
         for flag, folder in (("--output", self._output()), ("--work", self.work)):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -101,14 +103,19 @@ class Bench:
                 raise ValueError(f"{flag} {folder} cannot be written to: give another folder")
         store, table = Store(self.work), self._table()
         left = sum(not store.has(cell) for cell in missing(plan.cells, store, table))
-        edits = len(plan.edits())
-        _say(f"{edits} edits, {len(plan.cells) - edits} scenes and truths; {left} of these cells are to be computed")
+        edits, noun = len(plan.edits()), plan.subject.noun
+        _say(f"{edits} edits, {len(plan.cells) - edits} {noun}s and truths; {left} of these cells are to be computed")
         for text in plan.left_out:
             _say(f"Left out: {text}")
         return plan, self._engine(), store, table
 
+    def _chosen(self) -> "Benchmark":
+        from csd_nerf.bench.benchmarks import benchmark
+
+        return benchmark(self.benchmark, self.quick)
+
     def _name(self) -> str:
-        return "sweep" if self.sweep else "scenes"
+        return "sweep" if self.sweep else self.benchmark
 
     def _table(self) -> dict[str, Any]:
         """What the table has that is in --output already; what it was made of may be gone."""
@@ -118,22 +125,23 @@ class Bench:
         if not path.is_file():
             return {}
         try:
-            return from_csv(path.read_text(encoding="utf-8"))
+            return from_csv(path.read_text(encoding="utf-8"), self._chosen().subject)
         except (ValueError, KeyError) as error:
             raise ValueError(
                 f"--output: {path} is no table of this benchmark ({error}); give another folder"
             ) from error
 
     def _choice(self) -> "Choice":
-        from csd_nerf.bench import methods
+        from csd_nerf.bench.methods import UNEDITED
         from csd_nerf.bench.plan import Choice
-        from csd_nerf.bench.scenes import INSTRUCTIONS, benchmark_scenes
+        from csd_nerf.bench.scenes import benchmark_scenes
 
-        scenes = self.scenes or benchmark_scenes()[: _QUICK_SCENES if self.quick else None]
-        instructions = self.instructions or (_QUICK_INSTRUCTIONS if self.quick else INSTRUCTIONS)
-        names = self.methods or (methods.QUICK if self.quick else tuple(methods.METHODS))
+        defaults = self._chosen().defaults
+        scenes = self.scenes or benchmark_scenes()[: defaults.scenes]
+        instructions = self.instructions or defaults.instructions
+        names = self.methods or defaults.methods
         if self.sweep and not self.methods:
-            names = tuple(name for name in names if name != methods.UNEDITED)
+            names = tuple(name for name in names if name != UNEDITED)
         return Choice(scenes, instructions, names, self.seeds, prior=self.prior, precision=self.precision)
 
     def _engine(self) -> "Engine":
@@ -152,33 +160,26 @@ class Bench:
         if self.output is not None:
             return self.output
         folder = _CHECKOUT if _CHECKOUT.is_dir() else Path("outputs/bench")
-        return folder / ("scenes_quick" if self.quick else "scenes")
+        return folder / (f"{self.benchmark}_quick" if self.quick else self.benchmark)
 
     def _report(self, plan: "Plan", store: "Store", table: dict[str, Any]) -> None:
         """Write what the finished cells give."""
-        from csd_nerf.bench import report, sheets, sweep
+        from csd_nerf.bench import report, sweep
         from csd_nerf.images.writing import write_atomically
 
         output, name, rows = self._output(), self._name(), report.rows_of(plan, store, table)
-        text = report.to_csv(rows)
+        text = report.to_csv(rows, plan.subject)
         write_atomically(output / f"{name}.csv", lambda path: _write(path, text))
         written = [f"{name}.csv"]
         if self.sweep:
             if any(row.result for row in rows):
-                write_atomically(output / "sweep.png", lambda path: sweep.plot(rows, path))
+                write_atomically(output / "sweep.png", lambda path: sweep.plot(rows, path, plan.subject))
                 written.append("sweep.png")
         else:
             failures = {row.cell.key: store.failure(row.cell) or "" for row in rows}
             page = report.markdown(plan, rows, _about(rows), failures)
-            write_atomically(output / "scenes.md", lambda path: _write(path, page))
-            written.append("scenes.md")
-            for scene in sorted({row.key[0] for row in rows}):
-                if (output / f"scene_{scene}.png").is_file() and not sheets.has_all(store, rows, scene):
-                    continue  # the sheet that goes with the table shows more
-                sheet = sheets.scene_sheet(plan, store, rows, scene)
-                if sheet is not None:
-                    write_atomically(output / f"scene_{scene}.png", lambda path, sheet=sheet: sheet.save(path))
-                    written.append(f"scene_{scene}.png")
+            write_atomically(output / f"{name}.md", lambda path: _write(path, page))
+            written += [f"{name}.md", *_sheets(plan, store, rows, output)]
             Console().print(page, markup=False, highlight=False, soft_wrap=True)
         _say(f"{output}: {', '.join(written)}")
 
@@ -202,6 +203,32 @@ def _about(rows: "Sequence[Row]") -> "About":
     if threads:
         machine += f", {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''} a cell"
     return About(shlex.join(["csd", *sys.argv[1:]]), commit, date.today().isoformat(), machine)
+
+
+def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -> list[str]:
+    """Write the contact sheets of what there are pictures of, and name them. Large ones are JPEGs."""
+    from csd_nerf.bench import sheets
+    from csd_nerf.images.writing import write_atomically
+
+    written = []
+    for scene in sorted({row.key[0] for row in rows}):
+        path = output / f"{plan.subject.noun}_{scene}.png"
+        old = [one for one in (path, path.with_suffix(".jpg")) if one.is_file()]
+        if old and not sheets.has_all(store, rows, scene):
+            continue  # the sheet that goes with the table shows more
+        sheet = sheets.scene_sheet(plan, store, rows, scene)
+        if sheet is None:
+            continue
+        write_atomically(path, lambda temporary, sheet=sheet: sheet.save(temporary))
+        if plan.subject.name != "scenes" and path.stat().st_size > _JPEG_FROM:
+            path.unlink()
+            path = path.with_suffix(".jpg")
+            write_atomically(path, lambda temporary, sheet=sheet: sheet.save(temporary, quality=90))
+        for one in old:
+            if one != path:
+                one.unlink(missing_ok=True)
+        written.append(path.name)
+    return written
 
 
 def _say(message: str) -> None:

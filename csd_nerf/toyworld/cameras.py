@@ -86,6 +86,23 @@ def ring_cameras(count: int, seed: int, size: int = 64, elevations: tuple[float,
     return orbit_cameras(azimuth, elevation, size)
 
 
+def arc_cameras(count: int, seed: int, size: int = 64, sweep: float = 60.0) -> Cameras:
+    """A smooth path of a video: an arc of `sweep` degrees at even speed, while the camera rises or sinks a little.
+
+    Where it begins, which way it goes and how it rises are drawn from the seed; the object's front is seen from its
+    middle within 45 degrees. Elevations are 14 to 26 degrees. Raises `ValueError` for fewer than two frames.
+    """
+    if count < 2:
+        raise ValueError(f"a video has at least 2 frames, got count={count}")
+    rng = np.random.default_rng([seed, 37])
+    middle, way = rng.uniform(-45, 45), rng.choice((-1, 1))
+    low, rise, phase = rng.uniform(16, 24), 2.0, rng.uniform(0, 2 * math.pi)
+    share = [i / (count - 1) for i in range(count)]
+    azimuth = [float(middle + way * sweep * (s - 0.5)) for s in share]
+    elevation = [float(low + rise * math.sin(phase + math.pi * s)) for s in share]
+    return orbit_cameras(azimuth, elevation, size)
+
+
 def pixel_rays(cameras: Cameras, samples: int = 2) -> tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n"]]:
     """Origins and unit directions of `samples` x `samples` rays in every pixel.
 

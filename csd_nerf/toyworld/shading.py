@@ -65,7 +65,7 @@ def _ground(
     lit = albedo * (column(light.sun) * direct + column(light.above) * (0.35 + 0.65 * buffer.openness[rows]))
     # The plane has no end; it turns into the sky's lowest colour with the distance from the object, not from the
     # camera, so that this too is the same in every view.
-    away = ((position[:2].square().sum(0).sqrt() - 2.2) / 6.5).clamp(0, 1)
+    away = ((buffer.away[rows] - 2.2) / 6.5).clamp(0, 1)
     away = away * away * (3 - 2 * away)
     return lit + (horizon - lit) * away
 

@@ -38,6 +38,8 @@ class GeometryBuffer:
     """Ambient occlusion, 0 (closed in) to 1 (open)."""
     sunlight: Float[Tensor, "n"]
     """Soft shadow, 0 (in shadow) to 1; undefined (1) where the surface faces away from the sun."""
+    away: Float[Tensor, "n"]
+    """Horizontal distance of the hit from the object, or from the circle on which several stand."""
     sun: tuple[float, float, float]
     """Unit direction towards the sun."""
     views: int
@@ -56,7 +58,30 @@ def sun_direction(azimuth: float, height: float = SUN_HEIGHT) -> tuple[float, fl
 @torch.no_grad()
 def trace(table: PartTable, cameras: Cameras, sun_azimuth: float, samples: int = 2) -> GeometryBuffer:
     """Trace every ray of every camera."""
-    origin, direction = pixel_rays(cameras, samples)
+    shape = (len(cameras), cameras.height, cameras.width)
+    return trace_rays(table, pixel_rays(cameras, samples), sun_azimuth, shape, samples)
+
+
+@torch.no_grad()
+def trace_rays(
+    table: PartTable,
+    rays: tuple[Float[Tensor, "3 n"], Float[Tensor, "3 n"]],
+    sun_azimuth: float,
+    shape: tuple[int, int, int],
+    samples: int,
+    circle: float = 0.0,
+) -> GeometryBuffer:
+    """Trace rays of any kind of camera.
+
+    Args:
+        table: the parts of all objects.
+        rays: origins and unit directions, ordered as those of `pixel_rays`.
+        sun_azimuth: degrees.
+        shape: views, height and width in pixels; n = views * height * width * samples^2.
+        samples: rays along a pixel's side.
+        circle: radius of the circle around the origin on which the objects stand, scene units; 0 for a single one.
+    """
+    origin, direction = rays
     ground = torch.where(direction[2] < -1e-4, -origin[2] / direction[2].clamp_max(-1e-4), torch.inf)
     depth = march(table, origin, direction, ground)
     hit = torch.isfinite(depth)
@@ -70,7 +95,8 @@ def trace(table: PartTable, cameras: Cameras, sun_azimuth: float, samples: int =
     normal[:, rows] = surface_normals(table, on_object)
     sun = sun_direction(sun_azimuth)
     openness, sunlight = torch.ones_like(depth), torch.ones_like(depth)
-    near = (part != SKY) & (position[:2].square().sum(0) < 3.5**2)
+    away = (position[:2].square().sum(0).sqrt() - circle).abs()
+    near = (part != SKY) & (away < 3.5)
     rows = near.nonzero()[:, 0]
     start = position[:, rows] + 4e-3 * normal[:, rows]
     openness[rows] = ambient_openness(table, start, normal[:, rows])
@@ -84,10 +110,9 @@ def trace(table: PartTable, cameras: Cameras, sun_azimuth: float, samples: int =
         part,
         openness,
         sunlight,
+        away,
         sun,
-        len(cameras),
-        cameras.height,
-        cameras.width,
+        *shape,
         samples,
     )
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from csd_nerf.bench.compute import RESULT
 from csd_nerf.bench.methods import Budget
 from csd_nerf.bench.plan import Cell, Choice, Plan, Protocol, make_plan
+from csd_nerf.bench.results import RESULT
 from csd_nerf.bench.store import Store
 
 TINY = Protocol(2, Budget(nerf_steps=2, samples_per_view=20, rounds=2, batch=4, views=4), held_out=3, size=32)

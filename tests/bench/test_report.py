@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from csd_nerf.bench import report, sheets, sweep
-from csd_nerf.bench.compute import _pictures, compute, read_truths
+from csd_nerf.bench.compute import compute
 from csd_nerf.bench.plan import Plan
+from csd_nerf.bench.results import picture_files, read_truths
 from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
 from tests.bench.cells import plan_of, result, store_in
@@ -109,7 +110,7 @@ def test_a_sheet_shows_each_instruction(tmp_path: Path):
     for cell in plan.edits():
         _, truth = cell.needs
         source = next(one for one in plan.cells if one.key == truth)
-        shown = _pictures("after", read_truths(store.read(source))[0][0])
+        shown = picture_files("after", read_truths(store.read(source))[0][0])
         place = store.folder / "cells" / cell.key
         for name, content in shown.items():
             (place / name).parent.mkdir(exist_ok=True)

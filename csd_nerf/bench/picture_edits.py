@@ -1,0 +1,98 @@
+"""One method's edit of one panorama or video, as a user of csd_nerf.images would make it."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from csd_nerf.bench.picture_methods import FRAMES_PER_SECOND
+from csd_nerf.distill import EditSettings, ImagePrior
+from csd_nerf.images.frames import FrameTargets, decode_frames, encode_frames
+from csd_nerf.images.layout import panorama_layout
+from csd_nerf.images.panorama import edit_panorama, settings_for
+from csd_nerf.images.tiles import decode_tiled, encode_tiled
+from csd_nerf.images.video_edit import VideoEdit, check_video
+
+Kind = Literal["panorama", "video"]
+
+
+@dataclass(frozen=True)
+class Edited:
+    """What came of an edit."""
+
+    pictures: Float[Tensor, "n 3 h w"]
+    """The frames, or the panorama alone; in [0, 1]."""
+    network_samples: int
+    """As counted."""
+    seconds: float
+    """From encoding to decoding."""
+    steps: int
+    """Of optimisation or of sampling."""
+
+
+@lru_cache(maxsize=1)
+def prior_of(name: str, precision: str) -> ImagePrior:
+    """The prior, once in a process."""
+    from csd_nerf.priors import load_prior
+
+    return load_prior(name, dtype=precision, needs_image=True)  # pyright: ignore[reportArgumentType]
+
+
+def settings_of(kind: Kind, settings: Mapping[str, Any]) -> EditSettings:
+    """The edit's settings of a method."""
+    given = {name: value for name, value in settings.items() if name not in ("editor", "temporal")}
+    if kind == "panorama":
+        return settings_for(settings["editor"], EditSettings(**given))
+    return EditSettings(editor=settings["editor"], **given)
+
+
+def unedited(kind: Kind, prior: ImagePrior, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """The source as the prior's autoencoder shows it: what an edit that does nothing gives."""
+    height, width = source.shape[-2:]
+    if kind == "panorama":
+        layout = panorama_layout(prior, height, width)
+        latents = encode_tiled(prior, layout.pad(source[0])).to(prior.device)
+        return layout.crop.undo(decode_tiled(prior, latents)).cpu()[None]
+    encoded = encode_frames(prior, source, len(source), EditSettings(), torch.Generator())
+    return torch.stack(list(decode_frames(prior, encoded.source, (height, width))))
+
+
+def edit(
+    kind: Kind,
+    prior: ImagePrior,
+    source: Float[Tensor, "n 3 h w"],
+    prompt: str,
+    settings: Mapping[str, Any],
+    seed: int,
+) -> Edited:
+    """Edit with a method's settings: `EditSettings` by name, `editor` and perhaps `temporal`. Raises `ValueError`."""
+    started, chosen = time.monotonic(), settings_of(kind, settings)
+    if kind == "panorama":
+        result = edit_panorama(prior, source[0], prompt, editor=settings["editor"], settings=chosen, seed=seed)
+        pictures, state = result.image[None], result.checkpoint
+    else:
+        video = _video(prior, source, prompt, chosen, settings.get("temporal"), seed)
+        state, _ = video.run()
+        pictures = torch.stack(list(video.pictures((source.shape[-2], source.shape[-1]))))
+    return Edited(pictures, state.network_samples, time.monotonic() - started, state.step)
+
+
+def _video(
+    prior: ImagePrior,
+    frames: Float[Tensor, "n 3 h w"],
+    prompt: str,
+    settings: EditSettings,
+    temporal: float | None,
+    seed: int,
+) -> VideoEdit:
+    check_video(prior, prompt, settings, temporal)
+    generator = torch.Generator().manual_seed(seed)
+    encoded = encode_frames(prior, frames, len(frames), settings, generator)
+    text, null = prior.encode_text([prompt, ""])
+    targets = FrameTargets(encoded.source, encoded.image, text, null, None, prior.device)
+    return VideoEdit(prior, settings, targets, generator, torch.arange(len(frames)) / FRAMES_PER_SECOND, temporal)
