@@ -156,7 +156,8 @@ def test_what_is_painted_on_the_world_has_no_warp_error():
     ), "every pair of consecutive frames differs by 0.1, and both ways are compared"
     still = truth[:1].expand_as(truth)
     moved = measure_video(still, source, source, truth[None], SCENE, RED, CAMERAS).measures["warp error"]
-    assert moved is not None and moved > 0.012, "what stands still while the camera moves is not on the world"
+    assert moved is not None and good["warp error"] is not None
+    assert moved > 4 * good["warp error"], "what stands still while the camera moves is not on the world"
 
 
 def test_the_true_edit_is_as_steady_as_light_allows():
