@@ -68,11 +68,11 @@ class Colours:
         return self.matrix in (RGB, UNSPECIFIED, 3) or self.matrix in _WEIGHTS
 
 
-def colours_of(frame: Any) -> Colours:
-    """What a decoded frame says of its colours."""
+def colours_of(frame: Any, context: Any) -> Colours:
+    """What a decoded frame and its codec's context say of the colours."""
     matrix = RGB if frame.format.is_rgb or frame.format.has_palette else int(frame.colorspace)
     full = frame.format.name.startswith("yuvj")
-    return Colours(FULL if full else int(frame.color_range), matrix, int(frame.color_primaries), int(frame.color_trc))
+    return Colours(FULL if full else int(frame.color_range), matrix, context.color_primaries, context.color_trc)
 
 
 def to_rgb(frame: Any, colours: Colours) -> Float[Tensor, "3 h w"]:

@@ -21,6 +21,8 @@ _TURNS = {
     (0, -1, 1, 0): 8,
 }
 """EXIF orientation by the signs of a display matrix `(a, b, c, d)`: x to (a, b), y (down) to (c, d)."""
+_ATTACHED_PICTURE = 0x400
+"""FFmpeg's disposition of a cover."""
 _TEXT = ("tty", "ass", "srt", "webvtt")
 """What FFmpeg shows as a video, or opens, and is text."""
 
@@ -131,14 +133,13 @@ def scan(path: Path, most: int | None) -> Scan:
         broken = True
     if first is None:
         raise ValueError(f"{path} has no frame that can be read: give another video")
-    colours = colours_of(first)
+    with opened(path) as (_, stream):
+        colours, time_base = colours_of(first, stream.codec_context), stream.time_base
+        times, end, rate, variable = _clock(stamps, last, stream)
     if not colours.known:
         raise ValueError(
             f"{path} has colours of matrix {colours.matrix} (ITU-T H.273), not known here: convert it to BT.709"
         )
-    with opened(path) as (_, stream):
-        times, end, rate, variable = _clock(stamps, last, stream)
-        time_base = stream.time_base
     size = (first.height, first.width)
     return Scan(times, end, time_base, rate, variable, size, colours, _orientation(first), broken)
 
@@ -178,9 +179,8 @@ def _orientation(frame: Any) -> int:
 
 def _is_cover(stream: Any) -> bool:
     """A still picture that belongs to a piece of music."""
-    from av.stream import Disposition
-
-    return bool(Disposition(stream.disposition) & Disposition.attached_pic)
+    disposition = getattr(stream, "disposition", 0)  # PyAV has it since 14.1, and as a number since 15
+    return bool(getattr(disposition, "value", disposition) & _ATTACHED_PICTURE)
 
 
 def _breaks_off(path: Path, container: Any, stream: Any) -> bool:

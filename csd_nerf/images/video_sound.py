@@ -31,7 +31,8 @@ class Soundtrack:
         self._start, self._end = source.start, source.start + source.duration
         copied = COPIED[suffix]
         if copied is None or self._stream.codec_context.name in copied:
-            self._target = output.add_stream_from_template(self._stream)
+            added = getattr(output, "add_stream_from_template", None)  # before PyAV 14, add_stream did that too
+            self._target = added(self._stream) if added else output.add_stream(template=self._stream)
             self._packets = self._copied()
         else:
             self._target = _encoder(output, self._stream.codec_context, suffix)
@@ -86,8 +87,9 @@ class Soundtrack:
 
 def _encoder(output: Any, source: Any, suffix: str) -> Any:
     """AAC as many channels as there were; Opus knows few rates and layouts, and gets 48 kHz, one or two channels."""
+    channels = len(source.layout.channels)
     if suffix == ".webm":
-        layout = "mono" if source.layout.nb_channels == 1 else "stereo"
+        layout = "mono" if channels == 1 else "stereo"
         return output.add_stream("libopus", rate=48000, layout=layout, bit_rate=160_000)
     rate = source.sample_rate if source.sample_rate <= 96000 else 48000
-    return output.add_stream("aac", rate=rate, layout=source.layout.name, bit_rate=96_000 * source.layout.nb_channels)
+    return output.add_stream("aac", rate=rate, layout=source.layout.name, bit_rate=96_000 * channels)

@@ -3,10 +3,10 @@
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 import torch
+from av.video.stream import VideoStream
 from PIL import Image
 
 from csd_nerf.images.frame_range import FrameRange
@@ -161,7 +161,7 @@ def test_a_thinned_span_is_no_shorter(tmp_path: Path) -> None:
         assert source.rate == Fraction(10, source.indices.step)
 
 
-@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write a rotation")
+@pytest.mark.skipif(not hasattr(VideoStream, "set_display_rotation"), reason="this PyAV cannot write a rotation")
 @pytest.mark.parametrize("degrees", [90, 180, 270])
 def test_frames_are_upright(tmp_path: Path, degrees: int) -> None:
     stored = noise(2, 16, 24)

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from av.video.stream import VideoStream
 from PIL import Image
 
 from csd_nerf.images.frame_range import FrameRange
@@ -101,7 +102,7 @@ def test_the_shape_of_pixels_stays(tmp_path: Path) -> None:
         check_video_output(tmp_path / "b.webm", source)
 
 
-@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write a rotation")
+@pytest.mark.skipif(not hasattr(VideoStream, "set_display_rotation"), reason="this PyAV cannot write a rotation")
 def test_turned_frames_are_written_upright_once(tmp_path: Path) -> None:
     source = open_video(write_clip(tmp_path / "a.mp4", noise(2, 16, 24), rotation=90))
     write_video_like(tmp_path / "b.mp4", source, flat(source))
