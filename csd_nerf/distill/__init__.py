@@ -21,6 +21,16 @@ from csd_nerf.distill.kernels import (
     median_bandwidth,
     released_bandwidth,
 )
+from csd_nerf.distill.latent_losses import FeatureDecoder, LossGradient, feature_matching, kl_regulariser
+from csd_nerf.distill.latent_objective import (
+    LDP_WEIGHTS,
+    LatentLosses,
+    LatentStep,
+    LossPart,
+    LossRecord,
+    LossWeights,
+    latent_score_distiller,
+)
 from csd_nerf.distill.noise import CanvasNoise, IndependentNoise, SharedNoise
 from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, Reached, optimize, optimize_latents
 from csd_nerf.distill.particles import FreeLatents, ParticleSet, Targets
@@ -44,6 +54,7 @@ from csd_nerf.distill.types import (
 
 __all__ = [
     "EDITORS",
+    "LDP_WEIGHTS",
     "Baseline",
     "CanvasNoise",
     "Condition",
@@ -55,6 +66,7 @@ __all__ = [
     "Editor",
     "EditorParts",
     "Estimate",
+    "FeatureDecoder",
     "FeatureKernel",
     "FreeLatents",
     "Guidance",
@@ -65,6 +77,12 @@ __all__ = [
     "IndependentNoise",
     "InjectedNoise",
     "Kernel",
+    "LatentLosses",
+    "LatentStep",
+    "LossGradient",
+    "LossPart",
+    "LossRecord",
+    "LossWeights",
     "NoiseSchedule",
     "NoiseSource",
     "Noised",
@@ -92,6 +110,9 @@ __all__ = [
     "edit_images",
     "edit_size",
     "evaluate",
+    "feature_matching",
+    "kl_regulariser",
+    "latent_score_distiller",
     "make_edit_distiller",
     "median_bandwidth",
     "optimize",

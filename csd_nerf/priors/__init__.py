@@ -1,5 +1,6 @@
 """Frozen diffusion models behind one protocol. Importing this is cheap: diffusers loads with the first prior."""
 
+from csd_nerf.priors.decoder_features import DecoderFeatures
 from csd_nerf.priors.errors import PriorError, PriorLayoutError, PriorNotFoundError
 from csd_nerf.priors.gaussian import GaussianPrior, MixturePrior
 from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
@@ -13,6 +14,7 @@ from csd_nerf.priors.text_to_image import TextToImagePrior
 __all__ = [
     "DIRECTIONS",
     "PRIORS",
+    "DecoderFeatures",
     "GaussianPrior",
     "InstructPix2PixPrior",
     "LatentDiffusionPrior",
