@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from csd_nerf.distill import EditSettings
-    from csd_nerf.priors import LatentDiffusionPrior
+    from csd_nerf.priors import DiffusionPrior
 
 TOY_DEFAULTS: dict[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
 """What the toy prior works best with: it was trained to guidance 3, and to add things needs more noise than 0.5."""
@@ -46,7 +46,7 @@ class EditFlags:
     seed: int = 0
     """Same seed, same result."""
 
-    def load(self, *, needs_image: bool) -> "LatentDiffusionPrior":
+    def load(self, *, needs_image: bool) -> "DiffusionPrior":
         """Load the prior."""
         from csd_nerf.priors import load_prior
 

@@ -1,6 +1,8 @@
 """Frozen diffusion models behind one protocol. Importing this is cheap: diffusers loads with the first prior."""
 
 from csd_nerf.priors.decoder_features import DecoderFeatures
+from csd_nerf.priors.deepfloyd import DeepFloydPrior
+from csd_nerf.priors.diffusion import DiffusionPrior
 from csd_nerf.priors.errors import PriorError, PriorLayoutError, PriorNotFoundError
 from csd_nerf.priors.gaussian import GaussianPrior, MixturePrior
 from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
@@ -15,6 +17,8 @@ __all__ = [
     "DIRECTIONS",
     "PRIORS",
     "DecoderFeatures",
+    "DeepFloydPrior",
+    "DiffusionPrior",
     "GaussianPrior",
     "InstructPix2PixPrior",
     "LatentDiffusionPrior",

@@ -36,9 +36,17 @@ def frozen(device: torch.device) -> Iterator[None]:
 
 
 def freeze(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
-    """Move a network to its device and precision, for good. `Any`, since torch's type does not know `config`."""
+    """Move a network to its device and precision, for good. `Any`, since torch's type does not know `config`.
+
+    In float16, what the network's class wants in float32 (the wide layers of T5, which overflow) is left in it.
+    """
+    kept = set(getattr(network, "_keep_in_fp32_modules", None) or ()) if dtype == torch.float16 else set()
+    exact = {name: weight.data.float() for name, weight in network.named_parameters() if kept & set(name.split("."))}
     # torch's own `to`: that of diffusers' models warns about every change of precision.
-    return nn.Module.to(network, device=device, dtype=dtype).eval().requires_grad_(False)
+    nn.Module.to(network, device=device, dtype=dtype).eval().requires_grad_(False)
+    for name, weight in exact.items():
+        network.get_parameter(name).data = weight.to(device)
+    return network
 
 
 class Autoencoder:

@@ -1,6 +1,6 @@
 """From files in diffusers' layout to frozen networks.
 
-diffusers and transformers are imported here alone, and inside functions: they take seconds.
+diffusers and transformers are imported here and in `t5` alone, and inside functions: they take seconds.
 """
 
 # pyright: reportPrivateImportUsage=false
@@ -13,19 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from csd_nerf.priors.autoencoder import TINY, Autoencoder
+from csd_nerf.priors.diffusion import Networks
 from csd_nerf.priors.errors import PriorError, PriorLayoutError
 from csd_nerf.priors.latent_diffusion import Components
 from csd_nerf.priors.layout import SCHEDULER, Layout, Weights, read_json
+from csd_nerf.priors.reading import read_weights, reading
 from csd_nerf.priors.schedules import schedule_from_config
+from csd_nerf.priors.t5 import load_t5
 from csd_nerf.priors.text import TextEncoder
 
 
 def load_components(folder: Path, layout: Layout, *, name: str, device: torch.device, dtype: torch.dtype) -> Components:
     """Load all parts from `folder`, whose configurations were checked. The global random state is left as it was."""
     _check_libraries()
+    assert layout.vae is not None
     scheduler = read_json(folder / SCHEDULER)
     with torch.random.fork_rng(devices=[]), _without_progress_bars():
         text_model = _load_text_encoder(folder, layout.text_encoder)
@@ -35,6 +39,21 @@ def load_components(folder: Path, layout: Layout, *, name: str, device: torch.de
             text_encoder=TextEncoder(
                 _load_tokenizer(folder / "tokenizer"), text_model, name=name, device=device, dtype=dtype
             ),
+            schedule=schedule_from_config(scheduler),
+            prediction_type=scheduler.get("prediction_type", "epsilon"),
+            device=device,
+            dtype=dtype,
+        )
+
+
+def load_networks(folder: Path, layout: Layout, *, name: str, device: torch.device, dtype: torch.dtype) -> Networks:
+    """The same for a model of pixels, which has no autoencoder; its text encoder is a T5."""
+    _check_libraries()
+    scheduler = read_json(folder / SCHEDULER)
+    with torch.random.fork_rng(devices=[]), _without_progress_bars():
+        return Networks(
+            unet=_load_unet(folder, layout.unet, dtype),
+            text_encoder=load_t5(folder, layout.text_encoder, name=name, device=device, dtype=dtype),
             schedule=schedule_from_config(scheduler),
             prediction_type=scheduler.get("prediction_type", "epsilon"),
             device=device,
@@ -55,18 +74,18 @@ def _check_libraries() -> None:
         ) from error
 
 
-def _load_unet(folder: Path, weights: Weights) -> nn.Module:
+def _load_unet(folder: Path, weights: Weights, dtype: torch.dtype = torch.float32) -> nn.Module:
     from diffusers import UNet2DConditionModel
 
-    with _reading(folder / "unet"):
-        return UNet2DConditionModel.from_pretrained(folder / "unet", **_options(weights))
+    with reading(folder / "unet"):
+        return UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype, **_options(weights))
 
 
 def _load_vae(folder: Path, weights: Weights) -> nn.Module:
     from diffusers import AutoencoderKL, AutoencoderTiny
 
     tiny = read_json(folder / "vae" / "config.json").get("_class_name") == TINY
-    with _reading(folder / "vae"):
+    with reading(folder / "vae"):
         return (AutoencoderTiny if tiny else AutoencoderKL).from_pretrained(folder / "vae", **_options(weights))
 
 
@@ -78,7 +97,7 @@ def _load_tokenizer(folder: Path) -> Any:
     import transformers
 
     kind = transformers.CLIPTokenizer
-    with _reading(folder):
+    with reading(folder):
         if not {"vocab.json", "merges.txt"} <= {file.name for file in folder.iterdir()}:
             # Before transformers 5 the plain class cannot read tokenizer.json, which is all that version 5 writes.
             kind = getattr(transformers, "CLIPTokenizerFast", kind)
@@ -92,9 +111,9 @@ def _load_text_encoder(folder: Path, weights: Weights) -> nn.Module:
     """
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    with _reading(folder / "text_encoder"):
+    with reading(folder / "text_encoder"):
         model = CLIPTextModel(CLIPTextConfig.from_pretrained(folder / "text_encoder", local_files_only=True))
-        stored = _read_weights(folder, weights)
+        stored = read_weights(folder, weights)
     wanted, prefix = set(model.state_dict()), "text_model."
     state = {key.removeprefix(prefix): value for key, value in stored.items()}
     if any(key.startswith(prefix) for key in wanted):
@@ -103,28 +122,6 @@ def _load_text_encoder(folder: Path, weights: Weights) -> nn.Module:
     if missing:
         raise PriorLayoutError(f"{folder / 'text_encoder'} has no weights for {', '.join(sorted(missing)[:3])}, ...")
     return model
-
-
-def _read_weights(folder: Path, weights: Weights) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    state: dict[str, Tensor] = {}
-    for name in weights.files:
-        file = folder / name
-        state.update(torch.load(file, map_location="cpu", weights_only=True) if weights.pickled else load_file(file))
-    return state
-
-
-@contextmanager
-def _reading(folder: Path) -> Iterator[None]:
-    """Name the folder at fault: a damaged download fails deep inside the libraries, each time with another error."""
-    try:
-        yield
-    except Exception as error:
-        raise PriorLayoutError(
-            f"{folder} cannot be loaded ({type(error).__name__}: {error}); a broken download? "
-            "Files of a few hundred bytes are pointers of git-lfs, not weights"
-        ) from error
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """Whether we can run a model, from its small JSON files: before gigabytes of weights are fetched or read."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from csd_nerf.priors.autoencoder import TINY
+from csd_nerf.priors.diffusion import PredictionType
 from csd_nerf.priors.errors import PriorLayoutError
-from csd_nerf.priors.latent_diffusion import PredictionType
-from csd_nerf.priors.layout import INDEX, SCHEDULER, read_json
+from csd_nerf.priors.layout import INDEX, SCHEDULER, files_below, is_of_pixels, read_json
 from csd_nerf.priors.schedules import schedule_from_config
+
+Kind = Literal["instruct-pix2pix", "text-to-image", "deepfloyd"]
+"""Which of our priors runs a model."""
 
 _CLASSES = {
     "unet": ("UNet2DConditionModel",),
@@ -22,12 +25,29 @@ _UNET_EXTRAS = {
 }
 
 
-def check_configurations(folder: Path, where: str, *, needs_image: bool = False) -> bool:
-    """Whether the network has an image input (InstructPix2Pix) or not (text-to-image).
+_PIXEL_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "text_encoder": ("T5EncoderModel",),
+    "tokenizer": ("T5Tokenizer", "T5TokenizerFast"),
+}
+
+
+def check_configurations(folder: Path, where: str, *, needs_image: bool = False) -> Kind:
+    """What kind of model it is: with an image input (InstructPix2Pix), without (text-to-image), of pixels (DeepFloyd).
 
     `where` is what the user called the model. Raises `PriorLayoutError` for what we cannot run, and with `needs_image`
     for models without an image input.
     """
+    kind = _check_pixels(folder, where) if is_of_pixels(files_below(folder)) else _check_latents(folder, where)
+    if needs_image and kind != "instruct-pix2pix":
+        raise PriorLayoutError(
+            f"prior {where!r} has no image input, which editing needs: use 'toy', 'instruct-pix2pix' or another "
+            "InstructPix2Pix in diffusers layout"
+        )
+    return kind
+
+
+def _check_latents(folder: Path, where: str) -> Kind:
     _check_classes(folder, where)
     _check_scheduler(folder, where)
     takes_image = _takes_image(folder, where)
@@ -37,12 +57,38 @@ def check_configurations(folder: Path, where: str, *, needs_image: bool = False)
             "the image condition is the unscaled mode of the posterior, so that its scale would be wrong: use the "
             "AutoencoderKL that the model was trained with"
         )
-    if needs_image and not takes_image:
+    return "instruct-pix2pix" if takes_image else "text-to-image"
+
+
+def _check_pixels(folder: Path, where: str) -> Kind:
+    """DeepFloyd IF, stage I: 3 channels in, and out 3 or, with a variance, 6."""
+    index, unet = read_json(folder / INDEX), read_json(folder / "unet" / "config.json")
+    found = {part: _indexed(index, part) for part in _PIXEL_CLASSES}
+    if found["text_encoder"] is None:  # models that were fine-tuned with finished encodings leave it out
+        found["text_encoder"] = (read_json(folder / "text_encoder" / "config.json").get("architectures") or [None])[0]
+    for part, kind in found.items():
+        if kind is not None and kind not in _PIXEL_CLASSES[part]:
+            raise PriorLayoutError(
+                f"{where} has no vae/config.json and its {part} is of class {kind}: a latent diffusion model needs its "
+                f"autoencoder, and one of pixels (DeepFloyd IF) {', '.join(_PIXEL_CLASSES[part])}"
+            )
+    _check_scheduler(folder, where)
+    channels = unet.get("in_channels"), unet.get("out_channels")
+    if unet.get("class_embed_type") is not None or channels not in ((3, 3), (3, 6)):
         raise PriorLayoutError(
-            f"prior {where!r} has no image input, which editing needs: use 'toy', 'instruct-pix2pix' or another "
-            "InstructPix2Pix in diffusers layout"
+            f"{where}: its network has {channels[0]} input and {channels[1]} output channels; supported is DeepFloyd "
+            "IF's stage I, which has 3 and 6 (stages II and III enlarge pictures)"
         )
-    return takes_image
+    if unet.get("sample_size") is None:
+        raise PriorLayoutError(f"{where}: unet/config.json does not say its sample_size")
+    width = read_json(folder / "text_encoder" / "config.json").get("d_model")
+    wanted = unet.get("encoder_hid_dim") or unet.get("cross_attention_dim")
+    if width != wanted:
+        raise PriorLayoutError(
+            f"{where}: its text encoder gives {width} numbers per token (d_model in text_encoder/config.json) and its "
+            f"network takes {wanted} (unet/config.json)"
+        )
+    return "deepfloyd"
 
 
 def _check_classes(folder: Path, where: str) -> None:

@@ -10,4 +10,4 @@ class PriorNotFoundError(PriorError):
 
 
 class PriorLayoutError(PriorError):
-    """Something is there, but it is not a latent diffusion model in diffusers' folder layout that we can run."""
+    """Something is there, but it is not a diffusion model in diffusers' folder layout that we can run."""

@@ -1,97 +1,31 @@
-"""What all latent diffusion priors share: the network's edge.
+"""What all latent diffusion priors share: pictures become particles, and particles pictures, by an autoencoder."""
 
-A network of prediction type epsilon estimates the noise itself. The others are converted with `x_t = alpha x + sigma
-eps`, for a sample x and noise eps:
-
-    v_prediction   v = alpha eps - sigma x   ->   eps = alpha v + sigma x_t      (Salimans and Ho 2022, Appendix D)
-    sample         x                         ->   eps = (x_t - alpha x) / sigma
-
-The conversion runs in float32 on the unrounded x_t; only the network sees its own precision.
-"""
-
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
 
-import torch
-from jaxtyping import Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
-from csd_nerf.distill.schedule import NoiseSchedule
-from csd_nerf.distill.types import Condition
-from csd_nerf.priors.autoencoder import Autoencoder, freeze, frozen
-from csd_nerf.priors.text import TextEncoder
-
-PredictionType = Literal["epsilon", "v_prediction", "sample"]
+from csd_nerf.priors.autoencoder import Autoencoder
+from csd_nerf.priors.diffusion import DiffusionPrior, Networks
 
 
 @dataclass(frozen=True)
-class Components:
+class Components(Networks):
     """The parts of a latent diffusion model, all on one device."""
 
-    unet: nn.Module
-    """diffusers' `UNet2DConditionModel`."""
     autoencoder: Autoencoder
-    text_encoder: TextEncoder
-    schedule: NoiseSchedule
-    prediction_type: PredictionType
-    """What the network estimates."""
-    device: torch.device
-    dtype: torch.dtype
-    """Precision of the network."""
-
-    def __post_init__(self) -> None:
-        """Refuse prediction types that cannot be converted."""
-        if self.prediction_type not in get_args(PredictionType):
-            raise ValueError(
-                f"prediction type {self.prediction_type!r} is unknown: choose {', '.join(get_args(PredictionType))}"
-            )
 
 
-class LatentDiffusionPrior(ABC):
+class LatentDiffusionPrior(DiffusionPrior):
     """A frozen latent diffusion model, an `ImagePrior`. Subclasses say what the network's input is."""
-
-    takes_image = False
 
     def __init__(self, components: Components, *, name: str, batch_size: int | None = None) -> None:
         """`batch_size` bounds the rows of one network call (and so memory); None sends all rows at once.
 
         Raises `ValueError` for a batch size below 1.
         """
-        check_batch_size(batch_size)
-        self.unet = freeze(components.unet, components.device, components.dtype)
-        self.autoencoder, self.text_encoder = components.autoencoder, components.text_encoder
-        self.schedule, self.prediction_type = components.schedule, components.prediction_type
-        self.device, self.dtype = components.device, components.dtype
-        self.name, self.batch_size = name, batch_size
-        self.factor = self.autoencoder.factor
-        self.size = _sample_size(self.unet) * self.factor
-        self.samples = 0
-        """Network samples so far: rows over all calls."""
-        self.calls = 0
-        """Network calls so far."""
-
-    def predict_noise(
-        self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], condition: Condition
-    ) -> Float[Tensor, "n c h w"]:
-        """Estimate the noise in `x_t`, float32: one network call, or as few as `batch_size` allows."""
-        if len(condition.text) != len(x_t):
-            raise ValueError(f"{len(x_t)} noisy particles, but {len(condition.text)} text encodings")
-        x_t = x_t.to(self.device, torch.float32)
-        inputs = self.network_input(x_t, condition).to(self.dtype)
-        text = condition.text.to(self.device, self.dtype)
-        rows = self.batch_size or max(1, len(inputs))
-        timestep = t.to(self.device)
-        with frozen(self.device):
-            output = torch.cat(
-                [self._call(x, timestep, y) for x, y in zip(inputs.split(rows), text.split(rows), strict=True)]
-            )
-            return self._to_noise(output.float(), x_t, t)
-
-    @abstractmethod
-    def network_input(self, x_t: Float[Tensor, "n c h w"], condition: Condition) -> Float[Tensor, "n k h w"]:
-        """Everything that enters the network as channels."""
+        super().__init__(components, name=name, factor=components.autoencoder.factor, batch_size=batch_size)
+        self.autoencoder = components.autoencoder
 
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         """Latents of pictures in [0, 1] whose sides are multiples of `factor`: the scaled mode of the posterior."""
@@ -100,44 +34,3 @@ class LatentDiffusionPrior(ABC):
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
         """Pictures, clamped to [0, 1], float32; what overflows becomes NaN."""
         return self.autoencoder.decode(latents)
-
-    def encode_condition(
-        self, images: Float[Tensor, "n 3 H W"], *, scaled_sample: torch.Generator | None = None
-    ) -> Float[Tensor, "n c h w"]:
-        """Image condition; see `ImagePrior`. Raises `ValueError` for priors without an image input."""
-        raise ValueError(
-            f"prior {self.name!r} has no image input: use 'toy', 'instruct-pix2pix' or another InstructPix2Pix"
-        )
-
-    def encode_text(self, prompts: Sequence[str]) -> Float[Tensor, "n l d"]:
-        """Encoded prompts, float32; each prompt is encoded once. Warns of unknown words and of what is cut off."""
-        return self.text_encoder(prompts)
-
-    def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """Words of the prompt that a prior with a small vocabulary (the embedded toy) does not know."""
-        return self.text_encoder.unknown_words(prompt)
-
-    def _call(self, inputs: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
-        self.samples += len(inputs)
-        self.calls += 1
-        return self.unet(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
-
-    def _to_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        if self.prediction_type == "epsilon":
-            return output
-        alpha, sigma = self.schedule.alpha(t).to(x_t), self.schedule.sigma(t).to(x_t)
-        if self.prediction_type == "v_prediction":
-            return alpha * output + sigma * x_t
-        return (x_t - alpha * output) / sigma
-
-
-def check_batch_size(batch_size: int | None) -> None:
-    """Raise `ValueError` for batch sizes below 1."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: give at least 1, or None for all rows in one call")
-
-
-def _sample_size(unet: Any) -> int:
-    """Side of the latents that the network was trained on; the longer one if they were not square."""
-    size = unet.config.sample_size
-    return int(size) if isinstance(size, int) else int(max(size))

@@ -7,6 +7,8 @@
     tokenizer/                vocab.json and merges.txt, or tokenizer.json
     scheduler/scheduler_config.json
 
+A model of pixels (DeepFloyd IF) has no `vae/`, and its tokenizer is tokenizer.json or sentencepiece's spiece.model.
+
 Large weights may be split (`...-00001-of-00002.safetensors` with an index). Everything is decided from file names and
 small JSON files, so a wrong model is refused before gigabytes of weights are fetched or read. Without its scheduler's
 file a model is refused, too: a guessed schedule or prediction type gives wrong pictures, not an error.
@@ -46,13 +48,14 @@ class Layout:
     configs: tuple[str, ...]
     """JSON files and the tokenizer."""
     unet: Weights
-    vae: Weights
+    vae: Weights | None
+    """None for a model of pixels."""
     text_encoder: Weights
 
     @property
     def weights(self) -> tuple[str, ...]:
         """All weight files."""
-        return self.unet.files + self.vae.files + self.text_encoder.files
+        return self.unet.files + (self.vae.files if self.vae else ()) + self.text_encoder.files
 
 
 def files_below(folder: Path) -> frozenset[str]:
@@ -71,12 +74,13 @@ def inspect_layout(files: Collection[str], where: str, *, variant: str | None, a
 
     `where` is what the user called it, for the message of the `PriorLayoutError` that names every missing file.
     """
-    required = (INDEX, *(f"{part}/config.json" for part in _STEMS), SCHEDULER)
+    pixels = is_of_pixels(files)
+    parts = [part for part in _STEMS if not (pixels and part == "vae")]
+    required = (INDEX, *(f"{part}/config.json" for part in parts), SCHEDULER)
     problems = [f"{name} is missing" for name in required if name not in files]
-    if "tokenizer/tokenizer.json" not in files and not {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(files):
-        problems.append("tokenizer/vocab.json and tokenizer/merges.txt (or tokenizer/tokenizer.json) are missing")
+    problems += _missing_tokenizer(files, pixels)
     found: dict[str, Weights] = {}
-    for part in _STEMS:
+    for part in parts:
         weights = _find_weights(files, part, variant, allow_pickles)
         if weights is None:
             problems.append(_missing_weights(files, part, allow_pickles))
@@ -84,23 +88,40 @@ def inspect_layout(files: Collection[str], where: str, *, variant: str | None, a
             found[part] = weights
     if problems:
         raise PriorLayoutError(
-            f"{where} is not a latent diffusion model in diffusers layout:\n" + "\n".join(f"  - {x}" for x in problems)
+            f"{where} is not a {'pixel' if pixels else 'latent'} diffusion model in diffusers layout:\n"
+            + "\n".join(f"  - {problem}" for problem in problems)
         )
     configs = [name for name in files if name.startswith(("tokenizer/", "scheduler/"))]
-    configs += [name for name in files if name.endswith(".safetensors.index.json")]
-    return Layout(tuple(sorted({*required, *configs})), found["unet"], found["vae"], found["text_encoder"])
+    configs += [name for name in files if re.fullmatch(r".*\.safetensors\.index(\.[\w-]+)?\.json", name)]
+    return Layout(tuple(sorted({*required, *configs})), found["unet"], found.get("vae"), found["text_encoder"])
+
+
+def is_of_pixels(files: Collection[str]) -> bool:
+    """Whether a model works on pixels: two networks are there, but no part of an autoencoder or of CLIP's tokenizer."""
+    parts = {name.partition("/")[0] for name in files}
+    return {"unet", "text_encoder"} <= parts and "vae" not in parts and "tokenizer/vocab.json" not in files
+
+
+def _missing_tokenizer(files: Collection[str], pixels: bool) -> list[str]:
+    if "tokenizer/tokenizer.json" in files:
+        return []
+    if pixels:
+        found = "tokenizer/spiece.model" in files
+        return [] if found else ["tokenizer/tokenizer.json (or tokenizer/spiece.model) is missing"]
+    found = {"tokenizer/vocab.json", "tokenizer/merges.txt"} <= set(files)
+    return [] if found else ["tokenizer/vocab.json and tokenizer/merges.txt (or tokenizer/tokenizer.json) are missing"]
 
 
 def _find_weights(files: Collection[str], part: str, variant: str | None, allow_pickles: bool) -> Weights | None:
     stem = f"{part}/{_STEMS[part]}"
     for candidate in dict.fromkeys((variant, None)):
-        name = f"{stem}.safetensors" if candidate is None else f"{stem}.{candidate}.safetensors"
-        if name in files:
+        suffix = "" if candidate is None else f".{candidate}"
+        if (name := f"{stem}{suffix}.safetensors") in files:
             return Weights((name,), candidate, pickled=False)
-    shard = re.compile(rf"{re.escape(stem)}-\d+-of-(\d+)\.safetensors")
-    shards = {name: int(match[1]) for name in files if (match := shard.fullmatch(name))}
-    if f"{stem}.safetensors.index.json" in files and shards and len(shards) == max(shards.values()):
-        return Weights(tuple(sorted(shards)), None, pickled=False)
+        shard = re.compile(rf"{re.escape(stem + suffix)}-\d+-of-(\d+)\.safetensors")
+        shards = {name: int(match[1]) for name in files if (match := shard.fullmatch(name))}
+        if f"{stem}.safetensors.index{suffix}.json" in files and shards and len(shards) == max(shards.values()):
+            return Weights(tuple(sorted(shards)), candidate, pickled=False)
     pickle = f"{part}/{_PICKLED_STEMS[part]}.bin"
     if allow_pickles and pickle in files:
         return Weights((pickle,), None, pickled=True)
@@ -116,8 +137,8 @@ def _missing_weights(files: Collection[str], part: str, allow_pickles: bool) -> 
             f"{name} is missing and {pickle} is a pickle, a format that can run code when it is read: "
             "allow it explicitly (allow_pickles=True) if you trust where it came from"
         )
-    pattern = re.compile(rf"{re.escape(stem)}\.([\w-]+)\.safetensors")
-    variants = sorted(match[1] for match in map(pattern.fullmatch, files) if match)
+    pattern = re.compile(rf"{re.escape(stem)}\.([\w-]+?)(-\d+-of-\d+)?\.safetensors")
+    variants = sorted({match[1] for match in map(pattern.fullmatch, files) if match})
     there = ", ".join(f"{_STEMS[part]}.{variant}.safetensors" for variant in variants)
     return f"{name} is missing" + (f" (there is {there}: load with variant={variants[0]!r})" if variants else "")
 

@@ -12,12 +12,13 @@ from typing import Literal
 
 import torch
 
-from csd_nerf.priors.components import load_components
+from csd_nerf.priors.components import load_components, load_networks
 from csd_nerf.priors.configurations import check_configurations
+from csd_nerf.priors.deepfloyd import DeepFloydPrior
+from csd_nerf.priors.diffusion import DiffusionPrior, check_batch_size
 from csd_nerf.priors.errors import PriorLayoutError, PriorNotFoundError
 from csd_nerf.priors.hub import HubModel, fetch, find_on_hub, is_offline
 from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
-from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior, check_batch_size
 from csd_nerf.priors.layout import Layout, files_below, inspect_layout
 from csd_nerf.priors.text_to_image import TextToImagePrior
 
@@ -38,12 +39,19 @@ class Hub:
     """A prior on the Hugging Face hub."""
 
     repository: str
+    hint: str = ""
+    """What to do first, for messages."""
 
 
 PRIORS: dict[str, Embedded | Hub] = {
     "toy": Embedded("toy_prior"),
     "instruct-pix2pix": Hub("timbrooks/instruct-pix2pix"),
     "stable-diffusion": Hub("stable-diffusion-v1-5/stable-diffusion-v1-5"),
+    "deepfloyd": Hub(
+        "DeepFloyd/IF-I-XL-v1.0",
+        "its authors ask you to accept their licence on https://huggingface.co/DeepFloyd/IF-I-XL-v1.0 and to log in "
+        "before the download: hf auth login",
+    ),
 }
 """Short names. Everything else is a folder or a hub id."""
 
@@ -58,8 +66,8 @@ def load_prior(
     variant: str | None = None,
     allow_pickles: bool = False,
     needs_image: bool = False,
-) -> LatentDiffusionPrior:
-    """Load a frozen latent diffusion model: InstructPix2Pix or text-to-image, as its configuration says.
+) -> DiffusionPrior:
+    """Load a frozen diffusion model: InstructPix2Pix, text-to-image or DeepFloyd IF, as its configuration says.
 
     Args:
         name: A name in `PRIORS`, a local folder in diffusers layout, or a hub id `org/name`.
@@ -86,10 +94,13 @@ def load_prior(
     precision = precision or (torch.float16 if where.type == "cuda" else torch.float32)
     options = _Options(is_offline(offline), variant, allow_pickles, needs_image)
     folder, layout = _locate(shown, options)
-    takes_image = check_configurations(folder, shown, needs_image=needs_image)
-    kind = InstructPix2PixPrior if takes_image else TextToImagePrior
+    kind = check_configurations(folder, shown, needs_image=needs_image)
+    if kind == "deepfloyd":
+        networks = load_networks(folder, layout, name=shown, device=where, dtype=precision)
+        return DeepFloydPrior(networks, name=shown, batch_size=batch_size)
     components = load_components(folder, layout, name=shown, device=where, dtype=precision)
-    return kind(components, name=shown, batch_size=batch_size)
+    prior = InstructPix2PixPrior if kind == "instruct-pix2pix" else TextToImagePrior
+    return prior(components, name=shown, batch_size=batch_size)
 
 
 def toy_folder() -> Path:
@@ -165,10 +176,13 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _not_found(name: str, tried: str) -> str:
+    source = PRIORS.get(name)
+    hint = source.hint if isinstance(source, Hub) else ""
     guesses = difflib.get_close_matches(name, PRIORS, n=1)
     names = ", ".join(f"{key} (embedded)" if isinstance(value, Embedded) else key for key, value in PRIORS.items())
     return (
         f"prior {name!r} cannot be loaded: {tried}."
+        + (f"\nFor this one {hint}." if hint else "")
         + (f" Did you mean {guesses[0]!r}?" if guesses and guesses[0] != name else "")
         + "\nA prior is one of\n"
         f"  - a name: {names}; 'toy' needs no download\n"

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ _PROMPTS_PER_CALL = 64
 
 
 class TextEncoder:
-    """A frozen CLIP text encoder that encodes every prompt once.
+    """A frozen CLIP or T5 text encoder that encodes every prompt once.
 
     Prompts are padded to the tokenizer's length and longer ones are cut, both as in the diffusers pipelines. The empty
     prompt is the null text.
@@ -34,11 +34,29 @@ class TextEncoder:
         device: torch.device,
         dtype: torch.dtype,
         cache_size: int = 1024,
+        length: int | None = None,
+        masked: bool | None = None,
+        prepare: Callable[[str], str] = str,
     ) -> None:
-        """`name` is the prior's, for messages; `cache_size` bounds how many encodings are kept."""
+        """Move the model to its device and precision.
+
+        Args:
+            tokenizer: Of transformers.
+            model: Its answer's first part is the encoding.
+            name: The prior's, for messages.
+            device: Of the model and the encodings.
+            dtype: Precision of the model.
+            cache_size: How many encodings are kept.
+            length: Tokens of an encoding; None for as many as tokenizer and model were made for (CLIP).
+            masked: Whether the model must not see the padding; None as its configuration says (CLIP).
+            prepare: What is done to prompts first, as in the prior's training.
+        """
         self.tokenizer, self.name, self.device = tokenizer, name, device
         self.model = freeze(model, device, dtype)
-        self.length: int = min(int(tokenizer.model_max_length), int(self.model.config.max_position_embeddings))
+        self._prepare = prepare
+        config = self.model.config
+        self.length: int = length or min(int(tokenizer.model_max_length), int(config.max_position_embeddings))
+        self._masked: bool = getattr(config, "use_attention_mask", False) if masked is None else masked
         self._cache: dict[str, Tensor] = {}
         self._cache_size = cache_size
         self._small = len(tokenizer) < SMALL_VOCABULARY
@@ -71,7 +89,9 @@ class TextEncoder:
 
     def cut_text(self, prompt: str) -> str:
         """The end of the prompt that does not fit into the tokenizer's length; empty if all of it does."""
-        tokens = self.tokenizer(prompt, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+        tokens = self.tokenizer(self._prepare(prompt), add_special_tokens=False, truncation=False, verbose=False)[
+            "input_ids"
+        ]
         room = self.length - self.tokenizer.num_special_tokens_to_add()
         return self.tokenizer.decode(tokens[room:]).strip()
 
@@ -95,11 +115,11 @@ class TextEncoder:
             log.warning("the prompt is longer than prior %r can read; cut off: %r", self.name, cut)
 
     def _encode(self, prompts: list[str]) -> list[Tensor]:
+        texts = [self._prepare(prompt) for prompt in prompts]
         batch = self.tokenizer(
-            prompts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+            texts, padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
         )
-        masked = getattr(self.model.config, "use_attention_mask", False)
-        mask = batch["attention_mask"].to(self.device) if masked else None
+        mask = batch["attention_mask"].to(self.device) if self._masked else None
         with frozen(self.device):
             encoded = self.model(batch["input_ids"].to(self.device), attention_mask=mask)[0]
         return list(encoded.float())

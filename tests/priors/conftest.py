@@ -23,7 +23,9 @@ def text_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def loaded_priors(edit_folder: Path, text_folder: Path) -> tuple[LatentDiffusionPrior, LatentDiffusionPrior]:
-    return load_prior(edit_folder, device="cpu"), load_prior(text_folder, device="cpu")
+    edit, text = load_prior(edit_folder, device="cpu"), load_prior(text_folder, device="cpu")
+    assert isinstance(edit, LatentDiffusionPrior) and isinstance(text, LatentDiffusionPrior)
+    return edit, text
 
 
 def fresh(prior: LatentDiffusionPrior) -> LatentDiffusionPrior:

@@ -131,8 +131,8 @@ def test_other_prediction_types_become_noise(tmp_path: Path, prediction_type):
 
 def test_unknown_prediction_types_are_refused(edit_prior: LatentDiffusionPrior):
     with pytest.raises((ValueError, TypeCheckError), match="flow"):
-        Components(edit_prior.unet, edit_prior.autoencoder, edit_prior.text_encoder, edit_prior.schedule,
-                   "flow", edit_prior.device, edit_prior.dtype)  # fmt: skip  # pyright: ignore[reportArgumentType]
+        Components(edit_prior.unet, edit_prior.text_encoder, edit_prior.schedule, "flow",  # pyright: ignore[reportArgumentType]
+                   edit_prior.device, edit_prior.dtype, edit_prior.autoencoder)  # fmt: skip
 
 
 @pytest.mark.parametrize("batch_size", [0, -3])

@@ -4,15 +4,15 @@ import pytest
 import torch
 
 from csd_nerf.distill import Condition
-from csd_nerf.priors import LatentDiffusionPrior, load_prior
+from csd_nerf.priors import DiffusionPrior, load_prior
 
 
 @pytest.fixture(scope="module")
-def toy() -> LatentDiffusionPrior:
+def toy() -> DiffusionPrior:
     return load_prior("toy", device="cpu", offline=True)
 
 
-def test_it_edits_pictures_of_its_size(toy: LatentDiffusionPrior):
+def test_it_edits_pictures_of_its_size(toy: DiffusionPrior):
     assert toy.takes_image and toy.name == "toy"
     images = torch.rand(1, 3, toy.size, toy.size, generator=torch.Generator().manual_seed(0))
     latents = toy.encode(images)
@@ -23,6 +23,6 @@ def test_it_edits_pictures_of_its_size(toy: LatentDiffusionPrior):
 
 
 @pytest.mark.parametrize("prompt", ["make it red", "give it a hat", "make it snow", "turn it into a pencil sketch"])
-def test_it_knows_the_words_of_its_edits_and_no_tigers(toy: LatentDiffusionPrior, prompt: str):
+def test_it_knows_the_words_of_its_edits_and_no_tigers(toy: DiffusionPrior, prompt: str):
     assert toy.unknown_words(prompt) == ()
     assert toy.unknown_words(f"{prompt}, tiger") == ("tiger",)

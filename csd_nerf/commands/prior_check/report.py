@@ -30,7 +30,7 @@ from csd_nerf.commands.prior_check.measure import (
     measure_photos,
     read_held_out_photos,
 )
-from csd_nerf.priors import load_prior
+from csd_nerf.priors import LatentDiffusionPrior, load_prior
 from csd_nerf.toyworld.judging import gates
 from csd_nerf.toyworld.judging.gates import Gate, all_passed
 from csd_nerf.toyworld.judging.hats import CLEAR, clear_colours
@@ -65,6 +65,7 @@ def check_prior(flags: PriorCheck, console: Console) -> bool:
     settings = flags.settings()
     nets = load_style_nets(flags.style_nets)
     prior = load_prior(flags.prior, needs_image=True)
+    assert isinstance(prior, LatentDiffusionPrior)  # as are all that take a picture
     photos = None if flags.photos is None else read_held_out_photos(flags.photos, settings.photos, prior.size)
     started = time.monotonic()
     with _reporting(console) as report:
