@@ -31,8 +31,9 @@ from csd_nerf.bench.scenes import benchmark_scenes
 from csd_nerf.bench.statistics import bootstrap
 from csd_nerf.distill.editing import edit_images
 from csd_nerf.distill.kernels import RBFKernel, median_bandwidth
+from csd_nerf.distill.optimize import optimize_latents
 from csd_nerf.distill.presets import EditSettings
-from csd_nerf.distill.solving import Solution, distil, distil_with, make_edit_distiller
+from csd_nerf.distill.solving import Solution, distil, make_edit_distiller, optimize_settings
 from csd_nerf.priors import load_prior
 from csd_nerf.toyworld.scene import scene_from_seed
 
@@ -95,7 +96,8 @@ def solver(variant: Variant) -> Callable[..., Solution]:
 
     def solve(prior: Any, start: Any, target: Any, settings: Any, *rest: Any) -> Solution:
         distiller = replace(make_edit_distiller(prior, settings), kernel=RBFKernel(bandwidth))
-        return distil_with(distiller, start, target, settings, *rest)
+        reached = optimize_latents(distiller, start, target, optimize_settings(settings), rest[0])
+        return Solution(reached.latents, reached.steps)
 
     return solve
 

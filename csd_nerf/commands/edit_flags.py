@@ -1,5 +1,8 @@
 """Flags that all commands that edit share; the same names everywhere."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -8,7 +11,25 @@ if TYPE_CHECKING:
     from csd_nerf.priors import DiffusionPrior
 
 TOY_DEFAULTS: dict[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
-"""What the toy prior works best with: it was trained to guidance 3, and to add things needs more noise than 0.5."""
+"""The toy prior is judged at guidance 3 (its card), and to add things it needs more noise than the paper's 0.5."""
+
+_FLAGS = {"guidance_scale": "guidance", "image_guidance_scale": "image-guidance"}
+"""Flags whose names are not those of the settings."""
+_SETTINGS = ("steps", "lr", "t_min", "t_max", "batch_size", "source_prompt", "noise", "stride", "temporal", "preset")
+
+
+@contextmanager
+def own_flags() -> Iterator[None]:
+    """Errors name settings, `guidance_scale=-1.0: ...`; say them as the flags that they come from."""
+    try:
+        yield
+    except ValueError as error:
+        flags = _FLAGS | {name: name.replace("_", "-") for name in _SETTINGS}
+        names = "|".join(flags)
+        message = re.sub(rf"(?<![\w-])({names})(?:=| (?=.* \(now ))", lambda found: f"--{flags[found[1]]} ", str(error))
+        if message == str(error):
+            raise
+        raise ValueError(message) from error
 
 
 @dataclass(frozen=True)

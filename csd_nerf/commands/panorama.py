@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import EditFlags
-from csd_nerf.commands.progress import duration
+from csd_nerf.commands.edit_flags import EditFlags, own_flags
 from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
+from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
@@ -58,6 +58,10 @@ class Panorama:
 
     def run(self) -> int:
         """Edit and write; status 130 if it was stopped."""
+        with own_flags():
+            return self._run()
+
+    def _run(self) -> int:
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
 
         self._check()
@@ -78,6 +82,7 @@ class Panorama:
 
     def _check(self) -> None:
         """What can be said before anything is read."""
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
         from csd_nerf.images.picture_files import check_picture_output
 
         check_picture_output(self.output)
@@ -93,6 +98,8 @@ class Panorama:
                 raise ValueError(f"--noise has no meaning for --editor {self.editor}: leave one of them out")
             if self.save_every is not None or self.resume:
                 raise ValueError(f"--editor {self.editor} has no steps to save or to go on from: leave the flag out")
+        if self.resume and not checkpoint_path(self.output).is_file():
+            load_checkpoint(checkpoint_path(self.output), {})  # which says what is wrong
 
     def _prepared(self) -> "tuple[PanoramaEdit, Picture, list[Region]]":
         """Read, check and encode."""

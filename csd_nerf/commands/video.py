@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import EditFlags
-from csd_nerf.commands.progress import duration
+from csd_nerf.commands.edit_flags import EditFlags, own_flags
 from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
+from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
@@ -53,6 +53,10 @@ class Video:
 
     def run(self) -> int:
         """Edit and write; status 130 if it was stopped."""
+        with own_flags():
+            return self._run()
+
+    def _run(self) -> int:
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
         from csd_nerf.images.video_writing import write_video_like
 

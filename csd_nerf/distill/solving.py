@@ -111,19 +111,7 @@ def distil(
     should_stop: Callable[[], bool] | None,
 ) -> Solution:
     """The `Solver` of the editors that distil. A failure comes with what was reached before it."""
-    return distil_with(make_edit_distiller(prior, settings), start, target, settings, generator, on_step, should_stop)
-
-
-def distil_with(
-    distiller: Distiller,
-    start: Float[Tensor, "n c h w"],
-    target: Target,
-    settings: EditSettings,
-    generator: torch.Generator,
-    on_step: Callable[[int], None],
-    should_stop: Callable[[], bool] | None,
-) -> Solution:
-    """`distil` with a distiller of one's own: of `settings`, only what concerns the optimisation is used."""
+    distiller = make_edit_distiller(prior, settings)
     options = optimize_settings(settings)
     try:
         reached = optimize_latents(

@@ -83,7 +83,8 @@ class PanoramaEdit:
 
         outcome = run_steps(self, resume, hooks, report)
         image, failure = self.picture(self.latents), outcome.failure
-        result = PanoramaResult(image, outcome.checkpoint, len(self.patches), outcome.complete)
+        patches = len(torch.unique(self.targets.corners, dim=0))
+        result = PanoramaResult(image, outcome.checkpoint, patches, outcome.complete)
         if failure is not None:
             raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
         return result

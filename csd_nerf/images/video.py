@@ -79,7 +79,8 @@ def edit_video(
         frames: `A:B:S`, as Python slices; empty for all.
         max_frames: At most so many of these.
         seed: Same seed, same video.
-        latents_in: Folder for the latents of very long videos, 4 kB to 60 kB a frame; None keeps them in memory.
+        latents_in: Folder for the latents of very long videos; None keeps them in memory. A frame has three float32
+            tensors of `4 h w / factor^2` numbers: 12 kB with the toy prior, 192 kB with one of 512 pixels.
         resume: Go on from where an edit with the same arguments was stopped.
         on_step: Called as `on_step(done, total)`.
         should_stop: When it turns true, what was reached is written.

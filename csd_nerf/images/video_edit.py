@@ -44,7 +44,7 @@ def check_video(prior: ImagePrior, prompt: str, settings: EditSettings, temporal
 
 
 def steps_for(frames: int, batch_size: int, visits: int = VISITS) -> int:
-    """Optimisation steps in which each frame is optimised `visits` times, on average; at least 200 of one batch."""
+    """Optimisation steps in which each frame is optimised `visits` times, on average."""
     return max(1, round(visits * frames / min(batch_size, frames)))
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from csd_nerf.distill.types import ImagePrior
+from csd_nerf.durations import duration
 from csd_nerf.scenes.edit_options import EditPipelineConfig, flag_of
 from csd_nerf.scenes.edit_session import EditSession
-from csd_nerf.scenes.terminal import duration, say
+from csd_nerf.scenes.terminal import say
 
 
 def announce(method: str, config: EditPipelineConfig, session: EditSession, prior: ImagePrior, edit_steps: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.editing import EditResult, check_groups, edit_images
 from csd_nerf.distill.types import ImagePrior
+from csd_nerf.durations import duration
 from csd_nerf.priors.picture_sampling import solver_of
 from csd_nerf.scenes.contact_sheet import ViewRow, contact_sheet, to_uint8, view_rows
 from csd_nerf.scenes.edit_options import with_flags, with_panel_values
@@ -20,7 +21,7 @@ from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
-from csd_nerf.scenes.terminal import RoundProgress, duration, say
+from csd_nerf.scenes.terminal import RoundProgress, say
 
 _PRIOR_ADVICE = (
     "resume with a smaller --pipeline.prior-batch-size (rows in one call of the UNet); if that is 1 already, or it is "

@@ -10,6 +10,8 @@ from nerfstudio.utils import writer
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from csd_nerf.durations import duration
+
 _INTERVAL = 10.0
 """Seconds between two lines where there is no terminal that could redraw one."""
 
@@ -17,18 +19,6 @@ _INTERVAL = 10.0
 def say(message: str, style: str | None = None) -> None:
     """Print one line as it is: brackets in prompts and paths are no markup."""
     CONSOLE.print(message, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min 20 s` or `2 h 5 min`."""
-    total = max(0, round(seconds))
-    if total < 60:
-        return f"{total} s"
-    minutes, rest = divmod(total, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"
 
 
 def make_room_for_table() -> None:

@@ -70,7 +70,7 @@ def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path
     assert reached.shape == (66, 90, 3) and state.is_file()
     assert not np.array_equal(reached, pixels(tmp_path / "whole.png"))
     assert run("part.png", "--resume", "--guidance", "5") == 2
-    assert "guidance_scale 3.0 (now 5.0)" in capsys.readouterr().err.replace("\n", " ")
+    assert "--guidance 3.0 (now 5.0)" in capsys.readouterr().err.replace("\n", " ")
     assert run("part.png", "--resume") == 0
     assert np.array_equal(pixels(tmp_path / "part.png"), pixels(tmp_path / "whole.png")) and not state.exists()
     assert run("part.png", "--resume") == 2
@@ -123,10 +123,10 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
         (["--mask", "MASK", "x"], "90 x 66"),
         (["--prompt", "x", "--editor", "multidiffusion", "--noise", "canvas"], "--noise has no meaning"),
         (["--prompt", "x", "--editor", "ip2p-patches", "--resume"], "leave the flag out"),
-        (["--prompt", "x", "--stride", "17"], "stride=17"),
+        (["--prompt", "x", "--stride", "17"], "--stride 17"),
         (["--prompt", "x", "--seed", "-1"], "--seed -1"),
-        (["--prompt", "x", "--steps", "0"], "steps=0"),
-        (["--prompt", "x", "--guidance", "nan"], "guidance_scale=nan"),
+        (["--prompt", "x", "--steps", "0"], "--steps 0"),
+        (["--prompt", "x", "--guidance", "nan"], "--guidance nan"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:

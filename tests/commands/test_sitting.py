@@ -12,6 +12,7 @@ from rich.console import Console
 
 from csd_nerf.commands import progress, sitting
 from csd_nerf.commands.stopping import stop_on_signals
+from csd_nerf.durations import duration
 from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
 
 
@@ -50,7 +51,7 @@ def test_the_time_that_is_left_comes_from_this_sitting_alone(monkeypatch) -> Non
         now[0] += 5
         update(93, 100)
     assert out.getvalue() == "Editing: 92 of 100, 1 min 20 s left\n"
-    assert [progress.duration(s) for s in (0.0, 59.4, 60.0, 200.0, 7300.0)] == [
+    assert [duration(s) for s in (0.0, 59.4, 60.0, 200.0, 7300.0)] == [
         "0 s",
         "59 s",
         "1 min",

@@ -102,10 +102,10 @@ def test_a_preview_shows_some_frames_and_ends(tmp_path: Path) -> None:
         (["--prompt", "x", "--frames", "a:b"], "--frames"),
         (["--prompt", "x", "--max-frames", "0"], "--max-frames 0"),
         (["--prompt", "x", "--preview", "0"], "--preview 0"),
-        (["--prompt", "x", "--temporal", "0"], "temporal=0"),
+        (["--prompt", "x", "--temporal", "0"], "--temporal 0"),
         (["--prompt", "x", "--temporal", "1", "--editor", "no-svgd"], "no-svgd"),
         (["--prompt", "x", "--editor", "ip2p", "--resume"], "leave --resume out"),
-        (["--prompt", "x", "--editor", "dds"], "source_prompt"),
+        (["--prompt", "x", "--editor", "dds"], "--source-prompt"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
