@@ -12,11 +12,12 @@ from torch import Tensor
 
 from csd_nerf.bench.picture_methods import FRAMES_PER_SECOND
 from csd_nerf.distill import EditSettings, ImagePrior
-from csd_nerf.images.frames import FrameTargets, decode_frames, encode_frames
+from csd_nerf.images.frames import decode_frames, encode_frames
 from csd_nerf.images.layout import panorama_layout
 from csd_nerf.images.panorama import edit_panorama, settings_for
 from csd_nerf.images.tiles import decode_tiled, encode_tiled
-from csd_nerf.images.video_edit import VideoEdit, check_video
+from csd_nerf.images.video import prepare_video
+from csd_nerf.images.video_edit import check_video
 
 Kind = Literal["panorama", "video"]
 
@@ -76,23 +77,9 @@ def edit(
         result = edit_panorama(prior, source[0], prompt, editor=settings["editor"], settings=chosen, seed=seed)
         pictures, state = result.image[None], result.checkpoint
     else:
-        video = _video(prior, source, prompt, chosen, settings.get("temporal"), seed)
+        temporal, times = settings.get("temporal"), [index / FRAMES_PER_SECOND for index in range(len(source))]
+        check_video(prior, prompt, chosen, temporal)
+        video = prepare_video(prior, source, times, (prompt, ""), chosen, temporal=temporal, seed=seed)
         state, _ = video.run()
         pictures = torch.stack(list(video.pictures((source.shape[-2], source.shape[-1]))))
     return Edited(pictures, state.network_samples, time.monotonic() - started, state.step)
-
-
-def _video(
-    prior: ImagePrior,
-    frames: Float[Tensor, "n 3 h w"],
-    prompt: str,
-    settings: EditSettings,
-    temporal: float | None,
-    seed: int,
-) -> VideoEdit:
-    check_video(prior, prompt, settings, temporal)
-    generator = torch.Generator().manual_seed(seed)
-    encoded = encode_frames(prior, frames, len(frames), settings, generator)
-    text, null = prior.encode_text([prompt, ""])
-    targets = FrameTargets(encoded.source, encoded.image, text, null, None, prior.device)
-    return VideoEdit(prior, settings, targets, generator, torch.arange(len(frames)) / FRAMES_PER_SECOND, temporal)

@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from csd_nerf.bench.methods import INDEPENDENT, REFERENCE, UNEDITED, Method, Pace
+from csd_nerf.images.running import TOY
 from csd_nerf.toyworld.panorama import PICTURE
 
-TOY: Mapping[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
-"""What the toy prior works best with, as in `csd_nerf.commands.edit_flags`: it was trained to guidance 3, and to add
-things needs more noise than 0.5."""
 FRAMES_PER_SECOND = 12.0
 TEMPORAL = 0.25
 """Scale of the temporal kernel in seconds: three frames."""

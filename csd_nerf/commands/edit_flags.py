@@ -4,14 +4,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from csd_nerf.distill import EditSettings
     from csd_nerf.priors import DiffusionPrior
-
-TOY_DEFAULTS: dict[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
-"""The toy prior is judged at guidance 3 (its card), and to add things it needs more noise than the paper's 0.5."""
 
 _FLAGS = {"guidance_scale": "guidance", "image_guidance_scale": "image-guidance"}
 """Flags whose names are not those of the settings."""
@@ -51,13 +48,14 @@ class EditFlags:
     lr: float | None = None
     """Learning rate; default: the preset's."""
     guidance: float | None = None
-    """Text guidance w_y; default: 7.5, with the toy prior 3."""
+    """Text guidance w_y; default: 7.5, with the toy prior (and --preset corrected) 3."""
     image_guidance: float | None = None
     """Image guidance w_s: higher keeps more of the source; default: the preset's."""
     t_min: float | None = None
     """Lowest noise level, a fraction of the schedule; default: the preset's."""
     t_max: float | None = None
-    """Highest noise level; default: the preset's (the paper's 0.5), with the toy prior 0.8."""
+    """Highest noise level; default: the preset's (the paper's 0.5), with the toy
+    prior (and --preset corrected) 0.8."""
     negative: str = ""
     """What to stay away from."""
     source_prompt: str = ""
@@ -76,10 +74,11 @@ class EditFlags:
     def settings(self, noise: str | None) -> "EditSettings":
         """What the flags say, all but the number of steps where it is left out. Raises `ValueError` by flag."""
         from csd_nerf.distill import EditSettings
+        from csd_nerf.images.running import TOY
 
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed}: give 0 or more")
-        own = TOY_DEFAULTS if self.prior == "toy" and self.preset == "corrected" else {}
+        own = TOY if self.prior == "toy" and self.preset == "corrected" else {}
         given = {
             "lr": self.lr,
             "guidance_scale": self.guidance,
@@ -90,7 +89,7 @@ class EditFlags:
             "batch_size": self.batch_size,
             "steps": self.steps,
         }
-        chosen = own | {name: value for name, value in given.items() if value is not None}
+        chosen = {**own} | {name: value for name, value in given.items() if value is not None}
         return EditSettings(preset=self.preset, source_prompt=self.source_prompt, **chosen)
 
     def asked(self, settings: "EditSettings") -> dict[str, str | int | float | bool | None]:

@@ -123,6 +123,7 @@ class Video:
             return prepare_video(
                 prior,
                 video,
+                video.timestamps,
                 (self.prompt, self.flags.negative),
                 settings,
                 temporal=self.temporal,

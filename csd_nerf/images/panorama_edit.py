@@ -24,7 +24,7 @@ from csd_nerf.images.layout import PanoramaLayout
 from csd_nerf.images.panorama_sampling import sample_canvas
 from csd_nerf.images.patches import cut
 from csd_nerf.images.regions import Region, composed_prompts, region_weights, untouched
-from csd_nerf.images.running import Hooks, run_steps
+from csd_nerf.images.running import Hooks, run_steps, steps_of_some
 from csd_nerf.images.tiles import decode_tiled, encode_tiled
 
 _NO_HOOKS = Hooks()
@@ -99,11 +99,7 @@ class PanoramaEdit:
         """`count` patches, evenly spread, before and after an edit of them alone; each as often as in the whole."""
         patches = len(self.targets.corners)
         rows = torch.linspace(0, patches - 1, min(count, patches)).round().long()
-        targets, settings = self.targets.only(rows), self.settings
-        if settings.batch_size is not None and not settings.parts.samples:
-            visits = settings.steps * min(settings.batch_size, patches) / patches
-            steps = max(1, round(visits * len(rows) / min(settings.batch_size, len(rows))))
-            settings = replace(settings, steps=steps)
+        targets, settings = self.targets.only(rows), steps_of_some(self.settings, patches, len(rows))
         edit = replace(self, targets=targets, settings=settings)
 
         def report(done: int) -> None:

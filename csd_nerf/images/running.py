@@ -1,9 +1,9 @@
 """What the edits of pictures and of videos share: steps that are counted, stopped, resumed and never lost."""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -11,6 +11,18 @@ from torch import Tensor
 
 from csd_nerf.distill import CountingPrior, EditSettings, ImagePrior, NonFiniteError, Reached
 from csd_nerf.images.checkpoint import Checkpoint
+
+TOY: Mapping[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
+"""Settings for the toy prior: it is judged at guidance 3 (its card), and to add things it needs more noise than the
+paper's 0.5."""
+
+
+def steps_of_some(settings: EditSettings, all_of_them: int, some: int) -> EditSettings:
+    """Settings under which `some` of the particles are each optimised as often as they are among all of them."""
+    if settings.batch_size is None or settings.parts.samples:
+        return settings
+    visits = settings.steps * min(settings.batch_size, all_of_them) / all_of_them
+    return replace(settings, steps=max(1, round(visits * some / min(settings.batch_size, some))))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,14 @@ decoded and enlarged again: neither memory nor the network ever sees more than a
 main memory, or in files.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from csd_nerf.distill import EditSettings, ImagePrior, NonFiniteError
@@ -24,7 +26,7 @@ from csd_nerf.images.frame_range import FrameRange
 from csd_nerf.images.frames import FrameTargets, encode_frames
 from csd_nerf.images.running import Hooks
 from csd_nerf.images.video_edit import BATCH_SIZE, VideoEdit, check_video
-from csd_nerf.images.video_reading import VideoSource, open_video
+from csd_nerf.images.video_reading import open_video
 from csd_nerf.images.video_writing import check_video_output, write_video_like
 
 VideoEditor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p"]
@@ -94,7 +96,9 @@ def edit_video(
     video = open_video(Path(source), FrameRange.parse(frames) if frames else FrameRange(), max_frames)
     check_video_output(Path(output), video)
     prompts = (prompt, negative_prompt)
-    edit = prepare_video(prior, video, prompts, chosen, temporal=temporal, seed=seed, latents_in=latents_in)
+    edit = prepare_video(
+        prior, video, video.timestamps, prompts, chosen, temporal=temporal, seed=seed, latents_in=latents_in
+    )
     failure = None
     try:
         checkpoint, complete = edit.run(resume, Hooks(on_step, should_stop=should_stop))
@@ -118,7 +122,8 @@ def settings_for(editor: VideoEditor, settings: EditSettings) -> EditSettings:
 
 def prepare_video(
     prior: ImagePrior,
-    video: VideoSource,
+    frames: Iterable[Float[Tensor, "3 H W"]],
+    times: Sequence[float | Fraction],
     prompts: tuple[str, str],
     settings: EditSettings,
     *,
@@ -127,16 +132,19 @@ def prepare_video(
     latents_in: Path | None = None,
     on_frame: Callable[[int, int], None] | None = None,
 ) -> VideoEdit:
-    """Encode the frames and the prompts (instruction, negative); `on_frame(done, total)` tells how far it is."""
+    """Encode frames, shown at `times` in seconds, and prompts (instruction, negative).
+
+    `on_frame(done, total)` tells how far it is.
+    """
     generator = torch.Generator().manual_seed(seed)
     allocate = None if latents_in is None else _Files(latents_in)
-    encoded = encode_frames(prior, video, video.count, settings, generator, allocate=allocate, on_frame=on_frame)
+    encoded = encode_frames(prior, frames, len(times), settings, generator, allocate=allocate, on_frame=on_frame)
     captions = [*prompts, *([settings.source_prompt] if settings.parts.text_only else [])]
     text, null, *there = prior.encode_text(captions)
     targets = FrameTargets(encoded.source, encoded.image, text, null, there[0] if there else None, prior.device)
     current = None if allocate is None else allocate("current", tuple(encoded.source.shape))
-    times = torch.tensor([float(time) for time in video.timestamps])
-    return VideoEdit(prior, settings, targets, generator, times, temporal, current)
+    seconds = torch.tensor([float(time) for time in times])
+    return VideoEdit(prior, settings, targets, generator, seconds, temporal, current)
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from csd_nerf.distill import (
 )
 from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.frames import FrameTargets, decode_frames
-from csd_nerf.images.running import Hooks, run_steps
+from csd_nerf.images.running import Hooks, run_steps, steps_of_some
 from csd_nerf.priors.picture_sampling import sample_pictures
 
 BATCH_SIZE = 8
@@ -129,11 +129,7 @@ class VideoEdit:
             source=self.targets.source[rows],
             image=None if self.targets.image is None else self.targets.image[rows],
         )
-        settings, frames = self.settings, len(self.latents)
-        if settings.batch_size is not None and not settings.parts.samples:
-            visits = settings.steps * min(settings.batch_size, frames) / frames
-            steps = max(1, round(visits * len(rows) / min(settings.batch_size, len(rows))))
-            settings = replace(settings, steps=steps)
+        settings = steps_of_some(self.settings, len(self.latents), len(rows))
         return VideoEdit(self.prior, settings, picked, self.generator, self.times[rows], self.temporal)
 
     def _distiller(self, prior: CountingPrior) -> Distiller:

@@ -12,8 +12,8 @@ from csd_nerf.bench.picture_edits import settings_of
 from csd_nerf.bench.picture_methods import PANORAMA, VIDEO, PictureBudget, PictureProtocol
 from csd_nerf.bench.picture_plan import make_panorama_plan, make_video_plan
 from csd_nerf.bench.plan import Choice, Plan, with_guidance
-from csd_nerf.commands.edit_flags import TOY_DEFAULTS
 from csd_nerf.distill import EditSettings
+from csd_nerf.images.running import TOY
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS
 
 TINY = PictureProtocol(PictureBudget(20, parts=3, batch=2))
@@ -55,8 +55,8 @@ def test_every_method_is_one_that_can_be_run():
                 settings: EditSettings = settings_of(kind, method.spend(TINY.budget))
                 settings.validate()
                 full = settings.resolved()
-                assert full.guidance_scale == TOY_DEFAULTS["guidance_scale"]
-                assert settings.parts.samples or full.t_max == TOY_DEFAULTS["t_max"]
+                assert full.guidance_scale == TOY["guidance_scale"]
+                assert settings.parts.samples or full.t_max == TOY["t_max"]
     assert (
         VIDEO["csd-edit-temporal"].settings["temporal"] == own.TEMPORAL and "temporal" not in VIDEO["no-svgd"].settings
     )
