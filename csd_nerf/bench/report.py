@@ -9,43 +9,13 @@ from typing import Any
 from csd_nerf.bench.measure import BEST_AT_ONE, LOWER_IS_BETTER
 from csd_nerf.bench.methods import REFERENCE, UNEDITED
 from csd_nerf.bench.plan import Cell, Plan
+from csd_nerf.bench.reconstruction import not_found, paragraph
+from csd_nerf.bench.rows import Key, Row
 from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_difference
-from csd_nerf.bench.store import Store
 from csd_nerf.bench.subject import SCENES, Subject
 
 _DIGITS = {"PSNR": 2, "edit strength": 2, "seam visibility": 2}
 _FIXED = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning"]
-Key = tuple[int, str, int]
-"""Scene, instruction's name, seed."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One edit cell and what came of it."""
-
-    cell: Cell
-    result: Mapping[str, Any] | None
-    """None if it is missing."""
-
-    @property
-    def key(self) -> Key:
-        """What is compared with what."""
-        return self.cell.spec["scene"]["seed"], self.cell.name, self.cell.spec["seed"]
-
-    @property
-    def method(self) -> str:
-        """Its method."""
-        return self.cell.spec["method"]
-
-    def value(self, measure: str) -> float | None:
-        """A measure, or `samples` per view, or `seconds` of editing and NeRF steps; None where there is none."""
-        if self.result is None:
-            return None
-        if measure == "samples":
-            return self.result["network_samples"] / self.cell.spec["views"]
-        if measure == "seconds":
-            return self.result.get("nerf_seconds", 0.0) + self.result["edit_seconds"]
-        return self.result["measures"].get(measure)
 
 
 @dataclass(frozen=True)
@@ -57,11 +27,6 @@ class About:
     date: str
     machine: str
     notes: tuple[str, ...] = field(default=())
-
-
-def rows_of(plan: Plan, store: Store, table: Mapping[str, Mapping[str, Any]] | None = None) -> list[Row]:
-    """All edit cells of a plan with their results, from the store or else from an earlier table (see `from_csv`)."""
-    return [Row(cell, store.result(cell) or (table or {}).get(cell.key)) for cell in plan.edits()]
 
 
 def values(rows: Sequence[Row], method: str, measure: str, seeds: Sequence[int]) -> dict[Key, float]:
@@ -90,7 +55,9 @@ def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[st
         f"(seeds {', '.join(map(str, scenes))}), {subject.about(plan.protocol)} Mean over {noun}s with the "
         f"95 % bootstrap interval over {noun}s (10,000 resamples)" + _few(len(scenes)) + ".",
         "",
+        *paragraph(rows),
     ]
+    lost = not_found(rows)
     missing = [row for row in rows if row.result is None]
     if missing:
         lines += [f"**{len(missing)} of {len(rows)} cells are missing**; run the command again to compute them.", ""]
@@ -105,6 +72,9 @@ def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[st
             lines += [f"## {title}", "", _instructions(group), "", *_table(group, measures, subject), ""]
             lines += [f"Difference to {REFERENCE}, paired within {noun}s:", ""]
             lines += [*_differences(group, measures, subject), ""]
+            kept = [row for row in group if row.key[0] not in lost]
+            if lost and kept:
+                lines += [f"Without {', '.join(map(str, lost))}:", "", *_differences(kept, measures, subject), ""]
     lines += ["## What the columns are", "", *_legend(rows, subject), "", "## Methods", ""]
     used = [name for name in subject.methods if any(row.method == name for row in rows)]
     lines += [f"- **{name}**: {subject.methods[name].about}." for name in used]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from csd_nerf.bench.methods import REFERENCE
 from csd_nerf.bench.plan import Plan
-from csd_nerf.bench.report import Row
 from csd_nerf.bench.results import read_pictures, read_truths
+from csd_nerf.bench.rows import Row
 from csd_nerf.bench.store import Store
 from csd_nerf.images.writing import contact_sheet
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from csd_nerf.bench.measure import LOWER_IS_BETTER
-from csd_nerf.bench.report import Row, values
+from csd_nerf.bench.report import values
+from csd_nerf.bench.rows import Row
 from csd_nerf.bench.statistics import by_scene
 from csd_nerf.bench.subject import SCENES, Subject
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from csd_nerf.bench.benchmarks import Benchmark
     from csd_nerf.bench.engines import Engine
     from csd_nerf.bench.plan import Choice, Plan
-    from csd_nerf.bench.report import About, Row
+    from csd_nerf.bench.report import About
+    from csd_nerf.bench.rows import Row
     from csd_nerf.bench.store import Store
 
 _console = Console(stderr=True)
@@ -165,9 +166,10 @@ class Bench:
     def _report(self, plan: "Plan", store: "Store", table: dict[str, Any]) -> None:
         """Write what the finished cells give."""
         from csd_nerf.bench import report, sweep
+        from csd_nerf.bench.rows import rows_of
         from csd_nerf.images.writing import write_atomically
 
-        output, name, rows = self._output(), self._name(), report.rows_of(plan, store, table)
+        output, name, rows = self._output(), self._name(), rows_of(plan, store, table)
         text = report.to_csv(rows, plan.subject)
         write_atomically(output / f"{name}.csv", lambda path: _write(path, text))
         written = [f"{name}.csv"]

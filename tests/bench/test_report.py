@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from csd_nerf.bench import report, sheets, sweep
 from csd_nerf.bench.compute import compute
 from csd_nerf.bench.plan import Plan
 from csd_nerf.bench.results import picture_files, read_truths
+from csd_nerf.bench.rows import rows_of
 from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
 from tests.bench.cells import plan_of, result, store_in
@@ -44,7 +46,7 @@ def table(page: str, title: str, which: int = 0) -> dict[str, list[str]]:
 def test_the_page_says_what_was_found(tmp_path: Path):
     plan, store = plan_of(), store_in(tmp_path)
     fill(plan, store)
-    page = report.markdown(plan, report.rows_of(plan, store), ABOUT, {})
+    page = report.markdown(plan, rows_of(plan, store), ABOUT, {})
     for said in ("`csd bench scenes`", "commit abc1234", "2026-01-02", "a machine", plan.prior, "too narrow"):
         assert said in page
     assert "missing" not in page and 'hat: "give it a hat"' in page
@@ -73,19 +75,19 @@ def test_missing_cells_are_counted_and_explained(tmp_path: Path):
     fill(plan, store, leave_out=2)
     last = plan.edits()[-1]
     store.keep_failure(last, "Traceback ...\nSceneError: no luck")
-    rows = report.rows_of(plan, store)
+    rows = rows_of(plan, store)
     page = report.markdown(plan, rows, ABOUT, {last.key: store.failure(last) or ""})
     assert "**2 of 16 cells are missing**" in page and f"- {last.label}: SceneError: no luck" in page
     assert table(page, "Ambiguous")["sds"][-1] == "1/2"
     assert "(" not in table(page, "Ambiguous", 1)["sds"][0], "one common scene has no interval"
-    empty = report.markdown(plan, report.rows_of(plan, Store(tmp_path / "none")), ABOUT, {})
+    empty = report.markdown(plan, rows_of(plan, Store(tmp_path / "none")), ABOUT, {})
     assert "**16 of 16 cells are missing**" in empty and "- and 4 more" in empty
 
 
 def test_the_unedited_scene_is_compared_at_every_seed(tmp_path: Path):
     plan, store = plan_of(scenes=2, seeds=(3, 4)), store_in(tmp_path)
     fill(plan, store)
-    page = report.markdown(plan, report.rows_of(plan, store), ABOUT, {})
+    page = report.markdown(plan, rows_of(plan, store), ABOUT, {})
     assert table(page, "Deterministic", 1)["unedited"][0] == "-5.00 (-5.00 to -5.00)"
     assert table(page, "Deterministic")["unedited"][-1] == "2/2"
     assert table(page, "Deterministic")["csd-edit"][-1] == "4/4"
@@ -94,7 +96,7 @@ def test_the_unedited_scene_is_compared_at_every_seed(tmp_path: Path):
 def test_csv_has_every_cell(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     fill(plan, store, leave_out=1)
-    lines = list(csv.DictReader(io.StringIO(report.to_csv(report.rows_of(plan, store)))))
+    lines = list(csv.DictReader(io.StringIO(report.to_csv(rows_of(plan, store)))))
     assert len(lines) == 8 and {line["method"] for line in lines} == set(PSNR)
     assert lines[1]["PSNR"] == "25.0" and lines[1]["colour spread"] == "" and lines[1]["text"].startswith("make it ")
     assert lines[-1]["PSNR"] == "" and lines[-1]["key"] == plan.edits()[-1].key
@@ -102,7 +104,7 @@ def test_csv_has_every_cell(tmp_path: Path):
 
 def test_a_sheet_shows_each_instruction(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
-    assert sheets.scene_sheet(plan, store, report.rows_of(plan, store), 1_000_000) is None
+    assert sheets.scene_sheet(plan, store, rows_of(plan, store), 1_000_000) is None
     fill(plan, store)
     for cell in plan.cells:
         if cell.kind == "truth":
@@ -115,18 +117,41 @@ def test_a_sheet_shows_each_instruction(tmp_path: Path):
         for name, content in shown.items():
             (place / name).parent.mkdir(exist_ok=True)
             (place / name).write_bytes(content)
-    sheet = sheets.scene_sheet(plan, store, report.rows_of(plan, store), 1_000_000)
+    sheet = sheets.scene_sheet(plan, store, rows_of(plan, store), 1_000_000)
     assert sheet is not None
     assert sheet.width > 2 * 3 * 128 and sheet.height > 6 * 128, "two blocks of three views, six rows"
 
 
+def test_scenes_that_were_not_reconstructed_are_named_and_left_out_once(tmp_path: Path):
+    plan, store = plan_of(), store_in(tmp_path)
+    fill(plan, store)
+    bases = [cell for cell in plan.cells if cell.kind == "scene"]
+    for cell, psnr in zip(bases, (25.0, 19.9, 20.0), strict=True):
+        content = json.dumps({"PSNR to the photos": psnr, "seconds": 1.0}).encode()
+        store.keep(cell, {"result.json": content})
+    for cell in plan.edits():  # the scene that was not found is the only one where sds is ahead
+        if cell.spec["scene"]["seed"] == 1_000_001 and cell.spec["method"] == "sds":
+            place = store.folder / "cells" / cell.key / "result.json"
+            known = json.loads(place.read_text())
+            known["measures"]["PSNR"] += 9
+            place.write_text(json.dumps(known))
+    rows = rows_of(plan, store)
+    page = report.markdown(plan, rows, ABOUT, {})
+    assert "25.0 (1000000), 19.9 (1000001), 20.0 (1000002) dB" in page
+    assert "**Not reconstructed** (below 20 dB): 1000001." in page and "Without 1000001:" in page
+    assert table(page, "Deterministic", 1)["sds"][0] == "+0.00 (-3.00 to +6.00)"
+    assert table(page, "Deterministic", 2)["sds"][0] == "-3.00 (-3.00 to -3.00)"
+    again = rows_of(plan, store_in(tmp_path / "elsewhere"), report.from_csv(report.to_csv(rows)))
+    assert report.markdown(plan, again, ABOUT, {}) == page, "a table knows its scenes"
+
+
 def test_a_curve_has_a_point_for_each_scale(tmp_path: Path):
     plan, store = plan_of(scenes=2, guidance=(1.0, 4.0)), store_in(tmp_path)
-    rows = report.rows_of(plan, store)
+    rows = rows_of(plan, store)
     with pytest.raises(ValueError, match="no cell of the sweep"):
         sweep.plot(rows, tmp_path / "sweep.png")
     fill(plan, store)
-    rows = report.rows_of(plan, store)
+    rows = rows_of(plan, store)
     hats = [row for row in rows if row.cell.spec["ambiguous"]]
     points = sweep.curve(hats, "csd-edit", "view agreement")
     assert [scale for scale, _, _ in points] == [1.0, 4.0]
@@ -139,10 +164,10 @@ def test_a_curve_has_a_point_for_each_scale(tmp_path: Path):
 def test_a_table_gives_back_the_results_that_it_was_made_of(tmp_path: Path):
     plan, store = plan_of(), store_in(tmp_path)
     fill(plan, store, leave_out=2)
-    rows = report.rows_of(plan, store)
+    rows = rows_of(plan, store)
     table = report.from_csv(report.to_csv(rows))
     assert len(table) == len(plan.edits()) - 2
-    again = report.rows_of(plan, store_in(tmp_path / "elsewhere"), table)
+    again = rows_of(plan, store_in(tmp_path / "elsewhere"), table)
     assert report.to_csv(again) == report.to_csv(rows)
     page = report.markdown(plan, rows, ABOUT, {})
     assert report.markdown(plan, again, ABOUT, {}) == page and "2 of 24 cells are missing" in page
@@ -153,7 +178,7 @@ def test_a_table_gives_back_the_results_that_it_was_made_of(tmp_path: Path):
 def test_what_the_table_has_is_not_computed_again_nor_what_only_it_needed(tmp_path: Path):
     plan, store = plan_of(scenes=2), store_in(tmp_path)
     fill(plan, store, leave_out=1)
-    table = report.from_csv(report.to_csv(report.rows_of(plan, store)))
+    table = report.from_csv(report.to_csv(rows_of(plan, store)))
     left = missing(plan.cells, store_in(tmp_path / "elsewhere"), table)
     last = plan.edits()[-1]
     assert [cell.key for cell in left] == [*sorted(last.needs, key=[c.key for c in plan.cells].index), last.key]
@@ -163,9 +188,9 @@ def test_what_the_table_has_is_not_computed_again_nor_what_only_it_needed(tmp_pa
 def test_a_sheet_needs_the_pictures_not_only_the_numbers(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     fill(plan, store)
-    rows = report.rows_of(plan, store)
+    rows = rows_of(plan, store)
     assert sheets.has_all(store, rows, 1_000_000)
     elsewhere = store_in(tmp_path / "elsewhere")
-    rows = report.rows_of(plan, elsewhere, report.from_csv(report.to_csv(rows)))
+    rows = rows_of(plan, elsewhere, report.from_csv(report.to_csv(rows)))
     assert not sheets.has_all(elsewhere, rows, 1_000_000)
     assert sheets.scene_sheet(plan, elsewhere, rows, 1_000_000) is None
