@@ -49,7 +49,8 @@ class Panorama:
     wrap: bool = False
     """Left and right are neighbours, as in 360-degree pictures."""
     save_every: int | None = None
-    """Also write an animation (OUT with .mp4) with a picture every so many steps."""
+    """Also write an animation (OUT with .mp4) with a picture every so many steps; with --resume, of the steps that are
+    left, beside the first part (out.from120.mp4)."""
     preview: int | None = None
     """Edit only so many patches, show them before and after in OUT's name with _preview.png, and end."""
     resume: bool = False
@@ -77,7 +78,7 @@ class Panorama:
         )
         result, frames, failure = self._edit(edit, before, asked)
         keep(self.output, asked, result.checkpoint, result.complete or failure is not None)
-        self._write(result, frames, picture)
+        self._write(result, frames, picture, before.step if before else 0)
         return conclude(self.output, result.checkpoint, edit.settings.steps, result.complete, failure)
 
     def _check(self) -> None:
@@ -184,7 +185,7 @@ class Panorama:
             except NonFiniteError as error:
                 return error.partial, frames, error
 
-    def _write(self, result: "PanoramaResult", frames: list[Any], picture: "Picture") -> None:
+    def _write(self, result: "PanoramaResult", frames: list[Any], picture: "Picture", first_step: int) -> None:
         """Write what there is."""
         from csd_nerf.images.picture_files import write_picture
         from csd_nerf.images.writing import write_video
@@ -192,7 +193,7 @@ class Panorama:
         write_picture(self.output, result.image, picture.alpha)
         written = [str(self.output)]
         if frames:
-            animation = self.output.with_suffix(".mp4")
+            animation = self.output.with_suffix(f".from{first_step}.mp4" if first_step else ".mp4")
             write_video(animation, [*frames, *frames[-1:] * _FPS], fps=_FPS)
             written.append(str(animation))
         state = result.checkpoint

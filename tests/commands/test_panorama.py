@@ -64,15 +64,17 @@ def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path
     assert run("whole.png") == 0
     with monkeypatch.context() as patched:
         patched.setattr(sitting, "steps_progress", stop_after(2))
-        assert run("part.png") == 130
+        assert run("part.png", "--save-every", "1") == 130
+    first_part = (tmp_path / "part.mp4").read_bytes()
     assert "Stopped after step 2 of 6" in capsys.readouterr().err.replace("\n", " ")
     reached, state = pixels(tmp_path / "part.png"), tmp_path / "part.png.resume"
     assert reached.shape == (66, 90, 3) and state.is_file()
     assert not np.array_equal(reached, pixels(tmp_path / "whole.png"))
     assert run("part.png", "--resume", "--guidance", "5") == 2
     assert "--guidance 3.0 (now 5.0)" in capsys.readouterr().err.replace("\n", " ")
-    assert run("part.png", "--resume") == 0
+    assert run("part.png", "--resume", "--save-every", "1") == 0
     assert np.array_equal(pixels(tmp_path / "part.png"), pixels(tmp_path / "whole.png")) and not state.exists()
+    assert (tmp_path / "part.mp4").read_bytes() == first_part and (tmp_path / "part.from2.mp4").is_file()
     assert run("part.png", "--resume") == 2
     assert "there is no" in capsys.readouterr().err
 
