@@ -108,7 +108,7 @@ def test_paces():
     assert in_rounds(method, FULL.budget) == {
         "edit_every": 175,
         "edit_batch_size": 16,
-        "edit_steps": 60,
+        "edit_steps": 90,
         "t_max_rounds": 4,
     }
     assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 200
