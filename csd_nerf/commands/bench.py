@@ -222,7 +222,7 @@ def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -
         if sheet is None:
             continue
         write_atomically(path, lambda temporary, sheet=sheet: sheet.save(temporary))
-        if plan.subject.name != "scenes" and path.stat().st_size > _JPEG_FROM:
+        if path.stat().st_size > _JPEG_FROM:
             path.unlink()
             path = path.with_suffix(".jpg")
             write_atomically(path, lambda temporary, sheet=sheet: sheet.save(temporary, quality=90))
