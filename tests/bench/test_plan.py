@@ -114,7 +114,7 @@ def test_paces():
     assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 200
     running = one_by_one(replace(method, samples_per_step=3), FULL.budget)
     assert running["edit_batch_size"] == 1 and running["edit_every"] == 1
-    assert running["edit_steps"] == 14, "480 edits of 20 steps are more than one every other NeRF step: 700 shorter ones"
+    assert running["edit_steps"] == 14, "480 edits of 20 steps are more than one in two NeRF steps: 700 shorter ones"
     few = one_by_one(replace(method, samples_per_step=3), replace(FULL.budget, nerf_steps=100))
     assert few["edit_every"] == 1 and few["edit_steps"] == 20, "there are not enough NeRF steps to spend it all"
 
