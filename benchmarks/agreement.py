@@ -9,7 +9,6 @@ view for every editor. FOLDER keeps what is done; rows that are there already ar
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from csd_nerf.bench.agreement import view_agreement
+from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.compute import training_cameras
 from csd_nerf.bench.plan import weights_hash
 from csd_nerf.bench.scenes import benchmark_scenes, instruction
@@ -122,8 +122,7 @@ def main(folder: Path, variants: dict[str, EditSettings], names: tuple[str, ...]
                 place.write_text(json.dumps(row))
                 print(case.seed, case.name, label, {name: round(row[name], 2) for name in MEASURES}, flush=True)
             rows.append(json.loads(place.read_text()))
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"commit": commit, "date": date.today().isoformat(), "prior": weights, "torch": torch.__version__}
+    about = {"commit": commit(), "date": date.today().isoformat(), "prior": weights, "torch": torch.__version__}
     about |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "views": VIEWS}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / file).write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")

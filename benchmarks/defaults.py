@@ -11,7 +11,6 @@ Kernel and noise are switched separately, because both make particles agree.
 
 import json
 import platform
-import subprocess
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from csd_nerf.bench.checkout import commit
 from csd_nerf.distill import (
     Condition,
     EditSettings,
@@ -164,10 +164,9 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     found, lengths = agreement(), step_size()
     plot(found, lengths, RESULTS / "defaults.png")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
     record = {
         "date": date.today().isoformat(),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "torch": torch.__version__,
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "share of colours at random": chance(),

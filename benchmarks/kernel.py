@@ -10,7 +10,6 @@ it has of further scenes is counted too.
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -26,6 +25,7 @@ from torch import Tensor
 from torchvision.utils import save_image
 
 from benchmarks.agreement import MEASURES, RESULTS, VIEWS, cases, scores
+from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.plan import weights_hash
 from csd_nerf.bench.scenes import benchmark_scenes
 from csd_nerf.bench.statistics import bootstrap
@@ -156,8 +156,7 @@ def main(folder: Path, dtype: str = "fp32", scenes: str = str(SCENES)) -> None:
         list(pool.map(compute, *zip(*asked(folder, dtype, int(scenes)), strict=True)))
     places = [place_of(*one) for one in asked(folder, dtype, SCENES)]
     rows = [json.loads(place.read_text()) for place in places if place.is_file()]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    about = {"commit": commit, "date": date.today().isoformat(), "prior": weights_hash("toy"), "precision": dtype}
+    about = {"commit": commit(), "date": date.today().isoformat(), "prior": weights_hash("toy"), "precision": dtype}
     about |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__}
     (RESULTS / "kernel.json").write_text(json.dumps({**about, "views": VIEWS, "rows": rows}, indent=1) + "\n")
     print(

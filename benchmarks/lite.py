@@ -7,7 +7,6 @@ FOLDER keeps the runs; those that are there already are not run again.
 
 import json
 import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import date
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from csd_nerf.bench.checkout import commit
 from csd_nerf.commands.demo import run_demo
 from csd_nerf.scenes.trainer_config import EditTrainerConfig
 
@@ -56,7 +56,7 @@ def main(folder: Path) -> None:
             if not (output / "metrics.json").is_file():
                 run_demo(None, None, output, seed=seed, configure=changed(settings))
             metrics = json.loads((output / "metrics.json").read_text())
-            rows.append({"variant": name, "seed": seed, "commit": _commit(), **metrics["truth"]})
+            rows.append({"variant": name, "seed": seed, "commit": commit(), **metrics["truth"]})
     RESULTS.mkdir(exist_ok=True)
     machine = f"{platform.machine()}, torch {torch.__version__}"
     report = {"date": date.today().isoformat(), "machine": machine, "rows": rows}
@@ -66,11 +66,6 @@ def main(folder: Path) -> None:
     for row in rows:
         values = " | ".join(f"{row[key]:.3f}" for key in COLUMNS.values())
         print(f"| {row['variant']} | {row['seed']} | {row['nearest true edit']} | {values} |")
-
-
-def _commit() -> str:
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip()
 
 
 if __name__ == "__main__":

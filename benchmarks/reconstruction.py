@@ -8,11 +8,11 @@ About 90 s a number; adds what is missing to benchmarks/results/reconstruction.j
 import argparse
 import json
 import platform
-import subprocess
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
 
+from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.compute import compute
 from csd_nerf.bench.plan import QUICK
 from csd_nerf.bench.results import RESULT
@@ -45,10 +45,7 @@ def main() -> None:
         for views in asked.views:
             if any(row["scene"] == seed and row["views"] == views for row in rows):
                 continue
-            commit = subprocess.run(
-                ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-            ).stdout.strip()
-            row = {"scene": seed, "views": views, "psnr": round(psnr(seed, views), 2), "commit": commit}
+            row = {"scene": seed, "views": views, "psnr": round(psnr(seed, views), 2), "commit": commit()}
             rows.append(row | {"date": str(date.today()), "machine": platform.machine()})
             RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
             print(f"scene {seed}, {views} views: {rows[-1]['psnr']} dB", flush=True)

@@ -3,7 +3,6 @@
 import os
 import platform
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -190,21 +189,14 @@ def _about(rows: "Sequence[Row]") -> "About":
     """Who made the report, when and on what."""
     import torch
 
+    from csd_nerf.bench.checkout import commit
     from csd_nerf.bench.report import About
 
-    asked = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    commit = asked.stdout.strip() or "unknown (not a checkout)"
     threads = sorted({row.result["threads"] for row in rows if row.result})
     machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
     if threads:
         machine += f", {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''} a cell"
-    return About(shlex.join(["csd", *sys.argv[1:]]), commit, date.today().isoformat(), machine)
+    return About(shlex.join(["csd", *sys.argv[1:]]), commit(), date.today().isoformat(), machine)
 
 
 def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -> list[str]:
