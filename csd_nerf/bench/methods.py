@@ -16,8 +16,8 @@ REFERENCE = "csd-edit"
 """The method that the others are compared with."""
 UNEDITED = "unedited"
 """No method: the scene as it was trained on the photos, which shows what doing nothing would score."""
-INDEPENDENT = "-independent"
-"""Ends the name of a method in which each view has noise of its own."""
+SHARED = "-shared"
+"""Ends the name of a method in which all views of a round see one noise."""
 _SAMPLING_STEPS = 20
 
 
@@ -111,15 +111,14 @@ def as_published(method: Method, budget: Budget) -> dict[str, Any]:
 
 
 def _of_editor(name: str, about: str, samples: int, pace: Pace = in_rounds, **settings: Any) -> tuple[Method, Method]:
-    """An editor whose views see one noise, and the same with a noise of its own for each.
+    """An editor whose views have a noise of their own each, and the same with one noise for all views of a round.
 
     What the noise does must not be credited to the kernel.
     """
     captions = name.startswith("dds")
-    shared = Method(name, about, samples, {"editor": name, "noise": "shared", **settings}, pace, captions)
-    own = {**shared.settings, "noise": "independent"}
-    words = f"{name}, with noise of its own for each view"
-    return shared, replace(shared, name=name + INDEPENDENT, about=words, settings=own)
+    own = Method(name, about, samples, {"editor": name, "noise": "independent", **settings}, pace, captions)
+    shared = {**own.settings, "noise": "shared"}
+    return own, replace(own, name=name + SHARED, about=f"{name}, with one noise for all views", settings=shared)
 
 
 _IN2N = {"editor": "in2n", "t_min": 0.02, "t_max": 0.98}
@@ -150,5 +149,5 @@ _EVERY = (
     ),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _EVERY}
-"""All methods by name, in the order of the report. A bare name means one noise for all views of a round."""
-QUICK = (UNEDITED, REFERENCE, "no-svgd", f"no-svgd{INDEPENDENT}", f"ip2p{INDEPENDENT}", "in2n")
+"""All methods by name, in the order of the report. A bare name means noise of its own for each view."""
+QUICK = (UNEDITED, REFERENCE, f"{REFERENCE}{SHARED}", "no-svgd", "ip2p", "in2n")

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from csd_nerf.bench.methods import INDEPENDENT, REFERENCE, UNEDITED, Method, Pace
+from csd_nerf.bench.methods import REFERENCE, UNEDITED, Method, Pace
 from csd_nerf.images.running import TOY
 from csd_nerf.toyworld.panorama import PICTURE
 
+INDEPENDENT = "-independent"
+"""Ends the name of a method in which each patch or frame has noise of its own."""
 FRAMES_PER_SECOND = 12.0
 TEMPORAL = 0.25
 """Scale of the temporal kernel in seconds: three frames."""

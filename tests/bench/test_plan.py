@@ -91,30 +91,31 @@ def test_methods_spend_the_same(name: str, budget: Budget):
 def test_noise_and_kernel_are_told_apart():
     """Each editor that works in rounds is there with one noise and with many, all else equal."""
     for name, method in METHODS.items():
-        own = METHODS.get(f"{name}-independent")
-        if own is not None:
-            assert {**method.settings, "noise": "independent"} == own.settings and method.settings["noise"] == "shared"
-            assert own.pace is method.pace and own.samples_per_step == method.samples_per_step
-    assert sum(name.endswith("-independent") for name in METHODS) == 7
+        shared = METHODS.get(f"{name}-shared")
+        if shared is not None:
+            assert {**method.settings, "noise": "shared"} == shared.settings
+            assert method.settings["noise"] == "independent"
+            assert shared.pace is method.pace and shared.samples_per_step == method.samples_per_step
+    assert sum(name.endswith("-shared") for name in METHODS) == 7
 
 
 def test_the_published_update_has_its_own_pace():
     method = METHODS["in2n-every-10"]
-    assert spent(method, FULL.budget) == 70 * 20 * 3
+    assert spent(method, FULL.budget) == 40 * 20 * 3
 
 
 def test_paces():
     method = Method("m", "", 5)
     assert in_rounds(method, FULL.budget) == {
-        "edit_every": 175,
-        "edit_batch_size": 16,
-        "edit_steps": 90,
+        "edit_every": 100,
+        "edit_batch_size": 20,
+        "edit_steps": 24,
         "t_max_rounds": 4,
     }
-    assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 200
+    assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 80
     running = one_by_one(replace(method, samples_per_step=3), FULL.budget)
     assert running["edit_batch_size"] == 1 and running["edit_every"] == 1
-    assert running["edit_steps"] == 14, "480 edits of 20 steps are more than one in two NeRF steps: 700 shorter ones"
+    assert running["edit_steps"] == 8, "160 edits of 20 steps"
     few = one_by_one(replace(method, samples_per_step=3), replace(FULL.budget, nerf_steps=100))
     assert few["edit_every"] == 1 and few["edit_steps"] == 20, "there are not enough NeRF steps to spend it all"
 
