@@ -9,8 +9,9 @@ eps`, for a sample x and noise eps:
 The conversion runs in float32 on the unrounded x_t; only the network sees its own precision.
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -61,6 +62,7 @@ class DiffusionPrior(ABC):
         """
         check_batch_size(batch_size)
         self.unet = freeze(networks.unet, networks.device, networks.dtype)
+        self._network: Callable[..., Any] = self.unet
         self.text_encoder = networks.text_encoder
         self.schedule, self.prediction_type = networks.schedule, networks.prediction_type
         self.device, self.dtype = networks.device, networks.dtype
@@ -88,6 +90,12 @@ class DiffusionPrior(ABC):
                 [self._call(x, timestep, y) for x, y in zip(inputs.split(rows), text.split(rows), strict=True)]
             )
             return self._to_noise(output.float(), x_t, t)
+
+    def through(self, network: Callable[..., Any]) -> "DiffusionPrior":
+        """This prior with `network` called in place of `unet`: a compiled or captured form of the same weights."""
+        other = copy.copy(self)
+        other._network = network
+        return other
 
     @abstractmethod
     def network_input(self, x_t: Float[Tensor, "n c h w"], condition: Condition) -> Float[Tensor, "n k h w"]:
@@ -120,7 +128,7 @@ class DiffusionPrior(ABC):
     def _call(self, inputs: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         self.samples += len(inputs)
         self.calls += 1
-        return self.unet(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
+        return self._network(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
 
     def _to_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         if self.prediction_type == "epsilon":
