@@ -212,11 +212,15 @@ def check_choice(choice: Choice, methods: Mapping[str, Method]) -> None:
 
 @lru_cache
 def _configuration() -> str:
-    """Hash of csd-edit-lite's defaults: a changed default is another experiment."""
+    """Hash of csd-edit-lite's defaults: a changed default is another experiment.
+
+    The default noise is none of them: every method that edits several views together says which noise it has.
+    """
     from csd_nerf.scenes.edit_config import lite_config
 
     config = lite_config()
-    text = re.sub(r" at 0x[0-9a-f]+", "", repr(config.pipeline) + repr(config.optimizers))
+    pipeline = replace(config.pipeline, noise="independent")
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(pipeline) + repr(config.optimizers))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -90,9 +90,6 @@ def lite_config() -> EditTrainerConfig:
             # in benchmarks/results/study.md). What is to be added it puts against the background's colour, the more so
             # the larger the guidance scale, so that views of a hat before sky and before grass disagree (lite.md).
             guidance_scale=2.0,
-            # The kernel makes views agree where each has noise of its own; where all see one noise it hardly does
-            # (the same study).
-            noise="independent",
             method_t_max=0.7,
             t_max_end=0.5,
             t_max_rounds=4,

@@ -114,8 +114,8 @@ def test_paces():
     }
     assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 80
     running = one_by_one(replace(method, samples_per_step=3), FULL.budget)
-    assert running["edit_batch_size"] == 1 and running["edit_every"] == 1
-    assert running["edit_steps"] == 8, "160 edits of 20 steps"
+    assert running["edit_batch_size"] == 1 and running["edit_every"] == 2
+    assert running["edit_steps"] == 16, "160 edits of 20 steps are one in 2.5 NeRF steps: 200 shorter ones"
     few = one_by_one(replace(method, samples_per_step=3), replace(FULL.budget, nerf_steps=100))
     assert few["edit_every"] == 1 and few["edit_steps"] == 20, "there are not enough NeRF steps to spend it all"
 

@@ -1,8 +1,9 @@
 """Flags and defaults."""
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,6 +24,18 @@ def test_defaults_are_the_papers():
     assert 3 <= settings.guidance_scale <= 15
     assert settings.image_guidance_scale is not None and 1.5 <= settings.image_guidance_scale <= 5
     assert options.prior == "instruct-pix2pix" and options.edit_init == "render"
+
+
+@pytest.mark.parametrize("config", [edit_config(), lite_config()], ids=["full", "lite"])
+def test_views_of_a_scene_have_noise_of_their_own(config: TrainerConfig):
+    """Unless a flag or another preset says otherwise."""
+
+    def noise(**flags: Any) -> str | None:
+        return replace(config.pipeline, **flags).settings().resolved().noise
+
+    assert noise() == noise(editor="no-svgd") == noise(preset="released") == "independent"
+    assert noise(preset="paper") == noise(noise="shared") == noise(editor="ip2p") == "shared"
+    assert noise(preset="paper", noise="independent") == "independent"
 
 
 def test_csd_edit_loads_nerfstudios_own_nerfacto_checkpoints():
