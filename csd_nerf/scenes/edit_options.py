@@ -98,9 +98,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """What is subtracted from the score, as the editor has it: the estimate of the source, or the injected noise."""
     noise: Literal["shared", "independent"] | None = None
     """Whether all views of a round see the same noise; with ip2p, whether they start from the same. None takes the
-    preset's, but with `corrected` and an editor that distils, each view has noise of its own: the kernel makes views that
-    are far apart agree only then (benchmarks/results/study.md), while frames and patches, which are near each other,
-    agree more under one noise."""
+    preset's, but with `corrected` and an editor that distils each view has noise of its own: the kernel makes views
+    that are far apart agree only then (benchmarks/results/study.md)."""
     mixing: Literal["row", "mean"] | None = None
     """Normalise a view's mixed score by its kernel row sum, or by the number of views."""
     edit_every: int | None = None
