@@ -13,7 +13,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -25,6 +25,8 @@ from csd_nerf.priors.autoencoder import freeze, frozen
 from csd_nerf.priors.text import TextEncoder
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
+
+_Prior = TypeVar("_Prior", bound="DiffusionPrior")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class DiffusionPrior(ABC):
             )
             return self._to_noise(output.float(), x_t, t)
 
-    def through(self, network: Callable[..., Any]) -> "DiffusionPrior":
+    def through(self: _Prior, network: Callable[..., Any]) -> _Prior:
         """This prior with `network` called in place of `unet`: a compiled or captured form of the same weights."""
         other = copy.copy(self)
         other._network = network

@@ -11,6 +11,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from csd_nerf.scenes.edit_config import edit_config, lite_config
 from csd_nerf.scenes.edit_options import EditPipelineConfig, with_flags
+from csd_nerf.scenes.edit_trainer import EditTrainerConfig
 
 
 def test_defaults_are_the_papers():
@@ -27,7 +28,7 @@ def test_defaults_are_the_papers():
 
 
 @pytest.mark.parametrize("config", [edit_config(), lite_config()], ids=["full", "lite"])
-def test_views_of_a_scene_have_noise_of_their_own(config: TrainerConfig):
+def test_views_of_a_scene_have_noise_of_their_own(config: EditTrainerConfig):
     """Unless a flag or another preset says otherwise."""
 
     def noise(**flags: Any) -> str | None:
