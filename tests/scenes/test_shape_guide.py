@@ -10,7 +10,7 @@ from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.shape_guide import load_shape, winding_number
 
 
-def saved(mesh: trimesh.Trimesh, path: Path) -> Path:
+def saved(mesh: trimesh.parent.Geometry, path: Path) -> Path:
     mesh.export(path)
     return path
 
