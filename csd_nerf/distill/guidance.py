@@ -7,7 +7,7 @@ Several prompts (CSD D.1):    e(src, y) is replaced by sum_k a_k e(src, y_k); si
                               1, this equals the paper's sum of guided estimates and shares their common branches.
 
 `0` is the empty prompt or, where one is given, the negative prompt; for the picture it is all zeros. Prompts of zero
-weight are not evaluated.
+weight are not evaluated, nor are those among several that say what `0` says: their estimate is there already.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def _text_queries(
     """One query per prompt over the particles that it concerns, with those rows and their weights."""
     queries, shares = [], []
     for k, (text, rows) in enumerate(zip(target.texts, _prompt_rows(target, len(x_t)), strict=True)):
-        if len(rows) == 0:
+        if len(rows) == 0 or (target.weights is not None and torch.equal(text[rows], target.null_text[rows])):
             continue
         condition = Condition(text[rows], None if image is None else image[rows])
         queries.append(Query(x_t[rows], condition))
@@ -44,14 +44,15 @@ def _text_queries(
 
 
 def _compose(
-    answers: Sequence[Tensor], shares: list[tuple[Tensor, Tensor | None]], like: Float[Tensor, "n c h w"]
+    answers: Sequence[Tensor], shares: list[tuple[Tensor, Tensor | None]], without: Float[Tensor, "n c h w"]
 ) -> Float[Tensor, "n c h w"]:
-    """sum_k a_k e(y_k)."""
+    """sum_k a_k e(y_k) - e(0), written as sum_k a_k (e(y_k) - e(0)); `without` is e(0)."""
     if len(answers) == 1 and shares[0][1] is None:
-        return answers[0]
-    total = torch.zeros_like(like)
+        return answers[0] - without
+    total = torch.zeros_like(without)
     for answer, (rows, weight) in zip(answers, shares, strict=True):
-        total[rows] += answer if weight is None else weight[:, None, None, None].to(answer) * answer
+        change = answer - without[rows]
+        total[rows] += change if weight is None else weight[:, None, None, None].to(answer) * change
     return total
 
 
@@ -68,7 +69,7 @@ class TextGuidance:
 
         def combine(answers: Sequence[Tensor]) -> Tensor:
             null, *texts = answers
-            return null + self.scale * (_compose(texts, shares, null) - null)
+            return null + self.scale * _compose(texts, shares, null)
 
         return Estimate((Query(x_t, Condition(target.null_text, image)), *queries), combine)
 
@@ -89,8 +90,8 @@ class ImageTextGuidance:
 
         def combine(answers: Sequence[Tensor]) -> Tensor:
             null, pictured, *texts = answers
-            instructed = _compose(texts, shares, null)
-            return null + self.image_scale * (pictured - null) + self.text_scale * (instructed - pictured)
+            instructed = _compose(texts, shares, pictured)
+            return null + self.image_scale * (pictured - null) + self.text_scale * instructed
 
         return Estimate((nothing, only_image, *queries), combine)
 

@@ -100,6 +100,24 @@ def test_composed_prompts_are_the_weighted_sum_and_skip_zero_weights() -> None:
     torch.testing.assert_close(ours, expected)
 
 
+@pytest.mark.parametrize("guidance", [ImageTextGuidance(7.0, 1.5), TextGuidance(4.0)])
+def test_a_prompt_that_says_nothing_new_is_not_asked_again(guidance) -> None:
+    """The rest of a picture without a prompt: its estimate is that of the empty prompt, which is evaluated anyway."""
+    prior, t = FormulaPrior(), torch.tensor(300)
+    x, target = random_particles(3), random_target(3)
+    words = random_target(3, seed=5).texts[0]
+    weights = torch.tensor([[1.0, 0.25, 0.0], [0.0, 0.75, 1.0]], dtype=torch.float64)
+    composed = replace(target, texts=(words, target.null_text), weights=weights)
+    (ours,) = evaluate(prior, t, [guidance.estimate(x, composed)])
+    branches = 2 if isinstance(guidance, ImageTextGuidance) else 1
+    assert prior.samples == 3 * branches + 2, "the empty prompt's share costs nothing"
+    expected = torch.zeros_like(x)
+    for text, weight in zip(composed.texts, weights, strict=True):
+        (single,) = evaluate(prior, t, [guidance.estimate(x, replace(target, texts=(text,)))])
+        expected += weight[:, None, None, None] * single
+    torch.testing.assert_close(ours, expected)
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
