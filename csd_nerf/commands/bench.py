@@ -5,7 +5,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from csd_nerf.bench.report import About
     from csd_nerf.bench.rows import Row
     from csd_nerf.bench.store import Store
+    from csd_nerf.commands.bench_speed import SpeedRun
 
 _console = Console(stderr=True)
 _CHECKOUT = Path("benchmarks/results")
@@ -32,10 +33,12 @@ class Bench:
 
     scenes: NeRFs of toy scenes. panorama: wide pictures of several objects. video: a camera that goes around one.
     Ctrl-C keeps what is done; the same command goes on from there.
+    speed: no edits, but what a step of CSD-Edit costs, against the released code's schedule and the bare network; takes
+    --particles, --rounds, --compile, --prior, --precision and --output.
     """
 
-    benchmark: Annotated[Literal["scenes", "panorama", "video"], tyro.conf.Positional]
-    """What is edited."""
+    benchmark: Annotated[Literal["scenes", "panorama", "video", "speed"], tyro.conf.Positional]
+    """What is edited, or speed."""
     quick: bool = False
     """Few scenes and instructions, small budgets: 15 minutes on two cores (panorama and video: 10)."""
     output: Path | None = None
@@ -63,9 +66,18 @@ class Bench:
     """The diffusion model: toy, or a local folder in diffusers layout (on every machine of a cluster)."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Of the prior's networks, as --pipeline.prior-dtype; bf16 is twice as quick on CPUs that compute in it."""
+    particles: tuple[int, ...] = ()
+    """Of speed: numbers of particles; default: 4 16 24."""
+    rounds: int | None = None
+    """Of speed: how often each contestant is timed; default: 7."""
+    compile: bool = False
+    """Of speed: also time the network compiled by torch, which needs a C++ compiler on a CPU."""
 
     def run(self) -> int:
         """Compute what is missing, then write the report; status 1 if cells failed."""
+        self._check_flags()
+        if self.benchmark == "speed":
+            return self._speed().run()
         plan, engine, store, table = self._prepared()
         from csd_nerf.bench.schedule import missing, run_cells
 
@@ -81,6 +93,22 @@ class Bench:
         if outcome.failed:
             _say(f"{len(outcome.failed)} cells failed, see {store.folder / 'failed'}; run again to try them again")
         return 1 if outcome.failed else 0
+
+    def _check_flags(self) -> None:
+        """Raise `ValueError` for flags that would be lost on the benchmark."""
+        speed = ("particles", "rounds", "compile")
+        both = ("benchmark", "output", "prior", "precision")
+        for entry in fields(self):
+            given = getattr(self, entry.name) != entry.default
+            if given and entry.name not in both and (entry.name in speed) != (self.benchmark == "speed"):
+                raise ValueError(f"--{entry.name} has no meaning for csd bench {self.benchmark}: leave it out")
+
+    def _speed(self) -> "SpeedRun":
+        from csd_nerf.commands.bench_speed import SpeedRun
+
+        output = self.output or (_CHECKOUT if _CHECKOUT.is_dir() else Path("outputs/bench"))
+        particles, rounds = self.particles or (4, 16, 24), 7 if self.rounds is None else self.rounds
+        return SpeedRun(self.prior, self.precision, particles, rounds, self.compile, output)
 
     def _prepared(self) -> "tuple[Plan, Engine, Store, dict[str, Any]]":
         """Check everything that can fail before the first cell."""
@@ -112,6 +140,7 @@ class Bench:
     def _chosen(self) -> "Benchmark":
         from csd_nerf.bench.benchmarks import benchmark
 
+        assert self.benchmark != "speed"
         return benchmark(self.benchmark, self.quick)
 
     def _name(self) -> str:

@@ -5,7 +5,8 @@ the repulsion that a kernel returns here. It equals `-grad_{x_i} sum_j k(x_j, x_
 that one depends on x_j - x_i; a kernel on features has to compute it for itself.
 
 RBF kernel: `k(x, y) = exp(-|x - y|^2 / h)`, `grad_{x_j} k(x_j, x_i) = 2/h k (x_i - x_j)`, so that
-`repulsion_i = 2/h (x_i sum_j k_ij - sum_j k_ij x_j)`: a Gram matrix product, no n x n x d tensor.
+`repulsion_i = 2/h (x_i sum_j k_ij - sum_j k_ij x_j)`: a Gram matrix product, no n x n x d tensor. The RBF kernel never
+holds more than 4 n d numbers besides the particles.
 Bandwidth by the median heuristic, over noisy particles: `h = med^2 / log N`, med the median *distance*.
 
 Kernels compute in float32 at least, and so is what they return: |x - y|^2 of latents overflows in half precision.
@@ -19,9 +20,6 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-
-PAIR_ELEMENTS = 1 << 22
-"""Differences of pairs are formed for at most this many elements at a time: memory stays bounded."""
 
 
 def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -56,7 +54,8 @@ def pairwise_squared_distances(flat: Float[Tensor, "n d"]) -> Float[Tensor, "n n
     norms = flat.square().sum(dim=1)
     equal = (64 * torch.finfo(flat.dtype).eps) ** 2 * (norms[:, None] + norms[None, :])
     i, j = torch.nonzero(torch.triu(distances <= 1e-3 * scale + 2 * equal, diagonal=1), as_tuple=True)
-    pairs = max(1, PAIR_ELEMENTS // max(1, flat.shape[1]))
+    # So few pairs at a time that with `centred` no more than 4 n d numbers are held, however many pairs are close.
+    pairs = max(1, len(flat) // 2)
     for a, b in zip(i.split(pairs), j.split(pairs), strict=True):
         exact = (flat[a] - flat[b]).square().sum(dim=1)
         distances[a, b] = distances[b, a] = torch.where(exact <= equal[a, b], 0, exact)
@@ -129,7 +128,8 @@ def rbf(
     if h == 0:
         return gram, torch.zeros_like(particles)
     centred = flat - flat.mean(dim=0)
-    repulsion = (2 / h) * (gram.sum(dim=0)[:, None] * centred - gram.T @ centred)
+    pulled = gram.T @ centred
+    repulsion = centred.mul_(gram.sum(dim=0)[:, None]).sub_(pulled).mul_(2 / h)
     return gram, repulsion.reshape(particles.shape)
 
 

@@ -43,7 +43,7 @@ class CudaGraphs:
         self, inputs: Tensor, timestep: Tensor, *, encoder_hidden_states: Tensor, return_dict: bool = False
     ) -> tuple[Tensor]:
         """The network's output, in a tensor of its own."""
-        key = (inputs.shape, inputs.dtype, encoder_hidden_states.shape)
+        key = (inputs.shape, inputs.dtype, timestep.shape, encoder_hidden_states.shape)
         if key not in self._captured:
             while len(self._captured) >= self._shapes:
                 self._captured.popitem(last=False)
@@ -62,13 +62,14 @@ class CudaGraphs:
         def call() -> Tensor:
             return self._network(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
 
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                call()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = call()
+        with torch.cuda.device(inputs.device):  # streams are those of the current device
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                for _ in range(WARM_UP):
+                    call()
+            torch.cuda.current_stream().wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                output = call()
         return _Captured(graph, inputs, timestep, text, output)

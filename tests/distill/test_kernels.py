@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from csd_nerf.bench.allocations import TensorMemory
 from csd_nerf.distill import (
     FeatureKernel,
     IndependentKernel,
@@ -230,3 +231,16 @@ def test_temporal_kernel_follows_the_frames_of_a_batch() -> None:
         kernel(random_particles(3))
     with pytest.raises(ValueError, match="above 0"):
         TemporalKernel(torch.arange(2.0), 0.0)
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-4])
+@pytest.mark.parametrize("bandwidth", [median_bandwidth, released_bandwidth])
+def test_memory_stays_within_four_numbers_for_each_of_the_particles(spread: float, bandwidth):
+    """And no difference of all pairs is ever formed, even where every pair is so close that it is computed exactly."""
+    n, d = 24, 4096
+    generator = torch.Generator().manual_seed(0)
+    x = 3 + spread * torch.randn(n, 4, 32, 32, generator=generator)
+    with TensorMemory() as memory:
+        RBFKernel(bandwidth)(x)
+    assert 2 * n * d * 4 <= memory.peak <= 4 * n * d * 4
+    assert memory.largest <= n * d * 4

@@ -1,0 +1,89 @@
+"""`csd bench speed`: what a distillation step costs. Heavy libraries load when it runs."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from csd_nerf.priors.registry import DType
+
+
+@dataclass(frozen=True)
+class SpeedRun:
+    """One call of the command, its flags checked."""
+
+    prior: str
+    precision: "DType"
+    particles: Sequence[int]
+    rounds: int
+    compiled: bool
+    output: Path
+    """Folder of speed.json, to which measurements are added, and speed.md."""
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError`, naming the flag, for what cannot be measured."""
+        for n in self.particles:
+            if n < 3:
+                raise ValueError(f"--particles {n}: give 3 or more, the released code has no kernel for 2")
+        if self.rounds < 1:
+            raise ValueError(f"--rounds {self.rounds}: give at least 1")
+
+    def run(self) -> int:
+        """Measure; each number of particles is written as soon as it is there."""
+        import torch
+
+        from csd_nerf.bench import speed_report
+        from csd_nerf.bench.checkout import commit
+        from csd_nerf.bench.speed import measure
+        from csd_nerf.priors import load_prior
+
+        kept = self._kept()
+        # Reduced precision of float32 products would make the contestants' gradients differ, and flatter the rate.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        prior = load_prior(self.prior, dtype=self.precision, needs_image=True)
+        about = {
+            "prior": Path(self.prior).name,
+            "precision": str(prior.dtype).removeprefix("torch."),
+            "device": prior.device.type,
+            "parameters": sum(weight.numel() for weight in prior.unet.parameters()) / 1e6,
+            "machine": speed_report.machine(),
+            "commit": commit(),
+            "date": date.today().isoformat(),
+            "rounds": self.rounds,
+            "command": shlex.join(["csd", *sys.argv[1:]]),
+        }
+        for n in self.particles:
+            entry = speed_report.record(measure(prior, n, rounds=self.rounds, compiled=self.compiled), about)
+            same = ("prior", "precision", "machine", "particles")
+            kept = [old for old in kept if any(old[name] != entry[name] for name in same)] + [entry]
+            self._write(kept, speed_report.page(kept))
+            text = "\n".join(speed_report.section(entry))
+            Console().print(text, markup=False, highlight=False, soft_wrap=True)
+        return 0
+
+    def _kept(self) -> list[dict[str, Any]]:
+        """Earlier measurements: those of the same prior, precision, machine and particles are replaced."""
+        path = self.output / "speed.json"
+        if not path.is_file():
+            return []
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"--output: {path} is damaged ({error}): remove it or give another folder") from error
+
+    def _write(self, kept: list[dict[str, Any]], page: str) -> None:
+        from csd_nerf.images.writing import write_atomically
+
+        for name, text in (("speed.json", json.dumps(kept, indent=1) + "\n"), ("speed.md", page)):
+            write_atomically(self.output / name, lambda path, text=text: _write_text(path, text))
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
