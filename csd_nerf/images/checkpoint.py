@@ -6,8 +6,9 @@ It goes on only as what it was: under other flags it would end as something that
 import pickle
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -27,13 +28,15 @@ class Checkpoint:
     step: int
     """Steps made."""
     latents: Float[Tensor, "*shape"]
-    """What is optimised, on the CPU."""
+    """What is optimised, on the CPU; empty where that is in `networks`."""
     generator: UInt8[Tensor, " bytes"]
     """State of the random generator."""
     network_samples: int = 0
     """Network samples spent so far."""
     seconds: float = 0.0
     """Wall-clock time spent so far."""
+    networks: dict[str, Any] = field(default_factory=dict)
+    """State dicts of networks and optimisers: tensors, numbers and containers of them."""
 
 
 def checkpoint_path(output: Path) -> Path:

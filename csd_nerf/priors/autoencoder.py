@@ -74,6 +74,15 @@ class Autoencoder:
         mean, _ = self._posterior(images)
         return self._scale(mean)
 
+    def encode_attached(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """`encode`, differentiable with respect to the pictures although the network is frozen; all rows in one call.
+
+        For pictures that a network makes or that are optimised themselves. Raises `ValueError` as `encode`.
+        """
+        self._check_sides(images)
+        with torch.autocast(self.device.type, enabled=False):
+            return self._scale(self._moments(images)[0])
+
     def encode_condition(
         self, images: Float[Tensor, "n 3 H W"], *, scaled_sample: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:
@@ -109,22 +118,24 @@ class Autoencoder:
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, unscaled."""
+        self._check_sides(images)
+        pixels = images.shape[-2] * images.shape[-1]
+        mean, std = self._in_groups(lambda rows: torch.cat(self._moments(rows), dim=1), images, pixels).chunk(2, dim=1)
+        return mean, std
+
+    def _check_sides(self, images: Tensor) -> None:
         height, width = images.shape[-2:]
         if height % self.factor or width % self.factor:
             raise ValueError(
                 f"pictures of {width} x {height} pixels cannot be encoded: sides must be multiples of {self.factor}"
             )
 
-        def group(rows: Tensor) -> Tensor:
-            encoded = self.vae.encode((rows.to(self.device, torch.float32) * 2 - 1).to(self.dtype))
-            if hasattr(encoded, "latent_dist"):
-                posterior = encoded.latent_dist
-                return torch.cat([posterior.mode().float(), posterior.std.float()], dim=1)
-            latents = encoded.latents.float()
-            return torch.cat([latents, torch.zeros_like(latents)], dim=1)
-
-        mean, std = self._in_groups(group, images, height * width).chunk(2, dim=1)
-        return mean, std
+    def _moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        encoded = self.vae.encode((images.to(self.device, torch.float32) * 2 - 1).to(self.dtype))
+        if hasattr(encoded, "latent_dist"):
+            return encoded.latent_dist.mode().float(), encoded.latent_dist.std.float()
+        latents = encoded.latents.float()
+        return latents, torch.zeros_like(latents)
 
     def _in_groups(self, function: Callable[[Tensor], Tensor], rows: Tensor, pixels: int) -> Tensor:
         with frozen(self.device):

@@ -26,6 +26,26 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_networks_and_optimisers_come_back_too(tmp_path: Path) -> None:
+    network = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1, betas=(0.0, 0.9))
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    networks = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+    generator = torch.Generator()
+    save_checkpoint(tmp_path / "a.resume", Checkpoint(1, torch.empty(0), generator.get_state(), networks=networks), ASKED)
+    found = load_checkpoint(tmp_path / "a.resume", ASKED)
+    assert torch.equal(found.networks["network"]["weight"], network.weight)
+    resumed = torch.nn.Linear(3, 2)
+    resumed.load_state_dict(found.networks["network"])
+    again = torch.optim.Adam(resumed.parameters(), lr=0.5)
+    again.load_state_dict(found.networks["optimizer"])
+    for one, its in ((network, optimizer), (resumed, again)):
+        one(torch.tensor([[1.0, -2.0, 0.5]])).sum().backward()
+        its.step()
+    assert torch.equal(resumed.weight, network.weight) and again.param_groups[0]["betas"] == (0.0, 0.9)
+
+
 @pytest.mark.parametrize(
     ("now", "said"),
     [

@@ -119,6 +119,22 @@ def test_results_are_constants_for_autograd(edit_prior: LatentDiffusionPrior):
     torch.testing.assert_close(scale.grad, latents.sum())
 
 
+def test_pictures_that_are_optimised_get_a_gradient_through_the_frozen_encoder(edit_prior: LatentDiffusionPrior):
+    codec = edit_prior.autoencoder
+    shown = pictures(2, 16, 16).requires_grad_()
+    latents = codec.encode_attached(shown)
+    torch.testing.assert_close(latents, codec.encode(shown), rtol=1e-5, atol=1e-5)
+    direction, weights = torch.randn(shown.shape), torch.randn(latents.shape)
+    (gradient,) = torch.autograd.grad((weights * latents).sum(), shown)
+    step = 1e-3 * direction
+    with torch.no_grad():
+        change = (weights * (codec.encode(shown + step) - codec.encode(shown - step))).sum() / 2e-3
+    torch.testing.assert_close((gradient * direction).sum(), change, rtol=2e-2, atol=1e-2)
+    assert all(weight.grad is None for weight in codec.vae.parameters())
+    with pytest.raises(ValueError, match="multiples of 4"):
+        codec.encode_attached(pictures(1, 18, 16))
+
+
 def tiny_codec() -> AutoencoderTiny:
     """A TAESD in miniature, with random weights."""
     options: dict[str, Any] = {"encoder_block_out_channels": (4, 4, 4), "decoder_block_out_channels": (4, 4, 4),
