@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from csd_nerf.distill import EditSettings
-    from csd_nerf.priors import DiffusionPrior
+    from csd_nerf.priors import DiffusionPrior, SourceBank
 
 _FLAGS = {"guidance_scale": "guidance", "image_guidance_scale": "image-guidance"}
 """Flags whose names are not those of the settings."""
@@ -64,6 +65,22 @@ class EditFlags:
     """Patches or frames in a step."""
     seed: int = 0
     """Same seed, same result."""
+    source_bank: Path | None = None
+    """Folder that keeps what the network says of the source: another edit of the same picture or video with the same
+    seed and noise levels then asks 3 samples instead of 5. Bounded; nothing stale is used."""
+    source_bank_gigabytes: float = 4.0
+    """Most that the folder may hold; what was not read for the longest time goes first."""
+
+    def bank(self, prior: "DiffusionPrior", settings: "EditSettings") -> "SourceBank | None":
+        """The bank in --source-bank. Raises `ValueError` for a folder, a limit or an editor that cannot have one."""
+        from csd_nerf.priors.source_bank import open_bank
+
+        if self.source_bank is not None and settings.resolved().baseline != "source":
+            raise ValueError(f"--source-bank: --editor {settings.editor} asks nothing about the source; leave it out")
+        try:
+            return open_bank(self.source_bank, prior, self.source_bank_gigabytes)
+        except ValueError as error:
+            raise ValueError(f"--source-bank: {error}") from error
 
     def load(self, *, needs_image: bool) -> "DiffusionPrior":
         """Load the prior."""

@@ -125,8 +125,9 @@ class Panorama:
             settings = replace(settings, steps=steps)
         check_panorama(prior, self.prompt, regions, settings)
         generator = torch.Generator().manual_seed(self.flags.seed)
-        prompts = (self.prompt, self.flags.negative)
+        prompts, bank = (self.prompt, self.flags.negative), self.flags.bank(prior, settings)
         edit = prepare(prior, picture.image, prompts, regions, layout, settings, generator)
+        edit.bank = bank
         return edit, picture, regions
 
     def _regions(self, height: int, width: int) -> "list[Region]":

@@ -119,8 +119,9 @@ class Video:
     def _prepared(self, video: "VideoSource", settings: Any, prior: Any) -> "VideoEdit":
         from csd_nerf.images.video import prepare_video
 
+        bank = self.flags.bank(prior, settings)
         with progress("Reading") as update:
-            return prepare_video(
+            edit = prepare_video(
                 prior,
                 video,
                 video.timestamps,
@@ -131,6 +132,8 @@ class Video:
                 latents_in=self._folder() if self.latents == "disk" else None,
                 on_frame=update,
             )
+        edit.bank = bank
+        return edit
 
     def _forget_frames(self, video: "VideoSource") -> None:
         """Make room in a folder for the frames that go on from those in it; other pictures are not touched."""

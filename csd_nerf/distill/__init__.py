@@ -1,5 +1,6 @@
 """The method: collaborative score distillation in pure torch. `types` is the place to start reading."""
 
+from csd_nerf.distill.banked import AnswerBank, BankedBaseline, MemoryBank, look_ahead
 from csd_nerf.distill.baselines import InjectedNoise, SourceScore
 from csd_nerf.distill.counting import CountingPrior
 from csd_nerf.distill.distiller import Distiller, NonFiniteError, evaluate
@@ -9,6 +10,7 @@ from csd_nerf.distill.editing import (
     check_groups,
     edit_images,
     edit_size,
+    look_ahead_edit,
     resize,
 )
 from csd_nerf.distill.editors import EDITORS, Editor, EditorParts
@@ -55,6 +57,8 @@ from csd_nerf.distill.types import (
 __all__ = [
     "EDITORS",
     "LDP_WEIGHTS",
+    "AnswerBank",
+    "BankedBaseline",
     "Baseline",
     "CanvasNoise",
     "Condition",
@@ -83,6 +87,7 @@ __all__ = [
     "LossPart",
     "LossRecord",
     "LossWeights",
+    "MemoryBank",
     "NoiseSchedule",
     "NoiseSource",
     "Noised",
@@ -113,6 +118,8 @@ __all__ = [
     "feature_matching",
     "kl_regulariser",
     "latent_score_distiller",
+    "look_ahead",
+    "look_ahead_edit",
     "make_edit_distiller",
     "median_bandwidth",
     "optimize",

@@ -21,7 +21,7 @@ class CountingPrior:
         return self._prior.schedule
 
     def predict_noise(
-        self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], condition: Condition
+        self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, "*m"], condition: Condition
     ) -> Float[Tensor, "n c h w"]:
         """The other prior's estimate; counted even if it fails."""
         self.samples += len(x_t)

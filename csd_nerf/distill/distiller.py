@@ -108,11 +108,12 @@ class Distiller:
 def evaluate(prior: ScorePrior, t: Int[Tensor, ""], estimates: Sequence[Estimate]) -> list[Tensor]:
     """Evaluate noise estimates with one call of the network over the queries of all of them."""
     queries = [query for estimate in estimates for query in estimate.queries]
-    answers = iter(_ask(prior, t, queries) if queries else ())
+    answers = iter(ask(prior, t, queries) if queries else ())
     return [estimate.combine([next(answers) for _ in estimate.queries]) for estimate in estimates]
 
 
-def _ask(prior: ScorePrior, t: Int[Tensor, ""], queries: Sequence[Query]) -> list[Tensor]:
+def ask(prior: ScorePrior, t: Int[Tensor, "*m"], queries: Sequence[Query]) -> list[Tensor]:
+    """Answers of queries, in one network call; `t` is one timestep, or one for each row where the prior takes that."""
     images = [query.condition.image for query in queries]
     pictured = [image for image in images if image is not None]
     if pictured and len(pictured) != len(images):

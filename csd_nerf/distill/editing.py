@@ -10,16 +10,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from csd_nerf.distill.banked import AnswerBank, look_ahead
 from csd_nerf.distill.counting import CountingPrior
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.presets import EditSettings
-from csd_nerf.distill.solving import Solver, distil, noise_of, timesteps_of
+from csd_nerf.distill.solving import Solver, distil, make_edit_distiller, noise_of, timesteps_of
 from csd_nerf.distill.types import ImagePrior, Target
 
 DEFAULT_SETTINGS = EditSettings()
@@ -140,6 +142,36 @@ def edit_images(
             complete = False
             break
     return result()
+
+
+def look_ahead_edit(
+    prior: ImagePrior,
+    sources: Sequence[Float[Tensor, "3 _H _W"]],
+    prompt: str,
+    *,
+    negative_prompt: str = "",
+    settings: EditSettings = DEFAULT_SETTINGS,
+    generator: torch.Generator,
+    bank: AnswerBank,
+    steps_per_call: int = 1,
+    should_stop: Callable[[], bool] | None = None,
+) -> int:
+    """Ask what `edit_images` with the same arguments will ask about its sources, and keep the answers in `bank`.
+
+    Returns the network samples spent. Editors that sample ask nothing about the source.
+    """
+    spent = 0
+    if settings.parts.samples:
+        return spent
+    for size, indices in _groups(prior, [(source.shape[-2], source.shape[-1]) for source in sources]).items():
+        target = _make_target(
+            prior, (prompt, negative_prompt), settings, generator, _stack(prior, [sources[i] for i in indices], size)
+        )
+        assert target.source is not None
+        distiller, steps = make_edit_distiller(prior, settings, bank), settings.steps
+        options: dict[str, Any] = {"steps_per_call": steps_per_call, "should_stop": should_stop}
+        spent += look_ahead(distiller, target.source, target, steps, generator, **options)
+    return spent
 
 
 def _groups(prior: ImagePrior, sizes: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[int]]:

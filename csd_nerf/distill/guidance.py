@@ -7,7 +7,8 @@ Several prompts (CSD D.1):    e(src, y) is replaced by sum_k a_k e(src, y_k); si
                               1, this equals the paper's sum of guided estimates and shares their common branches.
 
 `0` is the empty prompt or, where one is given, the negative prompt; for the picture it is all zeros. Prompts of zero
-weight are not evaluated, nor are those among several that say what `0` says: their estimate is there already.
+weight are not evaluated, nor are those among several that say what `0` says: their estimate is there already. With a
+text scale of 0 no prompt is.
 """
 
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ class TextGuidance:
     def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
         """Guided noise estimate of `x_t` towards the prompts of `target`."""
         image = None if target.image is None else torch.zeros_like(target.image)
-        queries, shares = _text_queries(x_t, target, image)
+        queries, shares = _text_queries(x_t, target, image) if self.scale else ((), [])
 
         def combine(answers: Sequence[Tensor]) -> Tensor:
             null, *texts = answers
@@ -84,7 +85,7 @@ class ImageTextGuidance:
     def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
         """Guided noise estimate of `x_t` towards the prompts of `target`, given its source pictures."""
         image = _require_image(target)
-        queries, shares = _text_queries(x_t, target, image)
+        queries, shares = _text_queries(x_t, target, image) if self.text_scale else ((), [])
         only_image = Query(x_t, Condition(target.null_text, image))
         nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
 

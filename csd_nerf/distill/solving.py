@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from csd_nerf.distill.banked import AnswerBank, BankedBaseline
 from csd_nerf.distill.baselines import InjectedNoise, SourceScore
 from csd_nerf.distill.distiller import Distiller, NonFiniteError
 from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance, TextGuidance
@@ -79,8 +80,11 @@ def timesteps_of(settings: EditSettings) -> UniformTimesteps:
     return UniformTimesteps(full.t_min, full.t_max)
 
 
-def make_edit_distiller(prior: ScorePrior, settings: EditSettings) -> Distiller:
-    """The distiller that `settings` describe. Raises `ValueError` for editors that sample."""
+def make_edit_distiller(prior: ScorePrior, settings: EditSettings, bank: AnswerBank | None = None) -> Distiller:
+    """The distiller that `settings` describe; what it asks about the source is kept in `bank`.
+
+    Raises `ValueError` for editors that sample.
+    """
     full = settings.resolved()
     if full.parts.samples:
         raise ValueError(
@@ -89,11 +93,12 @@ def make_edit_distiller(prior: ScorePrior, settings: EditSettings) -> Distiller:
     assert full.image_guidance_scale is not None and full.bandwidth and full.mixing and full.repulsion
     guidance = guidance_of(full)
     untold = guidance if full.parts.text_only else ImageGuidance(full.image_guidance_scale)
+    baseline = SourceScore(untold) if full.baseline == "source" else InjectedNoise()
     return Distiller(
         prior=prior,
         guidance=guidance,
         kernel=RBFKernel(_BANDWIDTHS[full.bandwidth]) if full.kernel == "rbf" else IndependentKernel(),
-        baseline=SourceScore(untold) if full.baseline == "source" else InjectedNoise(),
+        baseline=baseline if bank is None else BankedBaseline(baseline, bank),
         noise=noise_of(full),
         timesteps=timesteps_of(full),
         mixing=full.mixing,
@@ -109,9 +114,10 @@ def distil(
     generator: torch.Generator,
     on_step: Callable[[int], None],
     should_stop: Callable[[], bool] | None,
+    bank: AnswerBank | None = None,
 ) -> Solution:
     """The `Solver` of the editors that distil. A failure comes with what was reached before it."""
-    distiller = make_edit_distiller(prior, settings)
+    distiller = make_edit_distiller(prior, settings, bank)
     options = optimize_settings(settings)
     try:
         reached = optimize_latents(

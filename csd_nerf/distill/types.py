@@ -145,7 +145,10 @@ class ScorePrior(Protocol):
     def predict_noise(
         self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], condition: Condition
     ) -> Float[Tensor, "n c h w"]:
-        """Estimate the noise in `x_t` (float32 in, float32 out), splitting into micro-batches as it needs."""
+        """Estimate the noise in `x_t` (float32 in, float32 out), splitting into micro-batches as it needs.
+
+        A prior of networks also takes a timestep for each row.
+        """
         ...
 
 

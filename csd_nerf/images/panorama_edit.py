@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csd_nerf.distill import (
+    AnswerBank,
     CanvasNoise,
     CountingPrior,
     Distiller,
@@ -56,6 +57,8 @@ class PanoramaEdit:
     targets: PatchTargets
     """Of the patches that a prompt concerns."""
     generator: torch.Generator
+    bank: AnswerBank | None = None
+    """Where answers about the source are kept."""
 
     def __post_init__(self) -> None:
         """Begin with the source."""
@@ -138,10 +141,10 @@ class PanoramaEdit:
 
     def _distiller(self, prior: CountingPrior) -> Distiller:
         if self.settings.resolved().noise != "canvas":
-            return make_edit_distiller(prior, self.settings)
+            return make_edit_distiller(prior, self.settings, self.bank)
         height, width = self.targets.source.shape[-2:]
         noise = CanvasNoise(height, width, self.targets.corners)
-        return replace(make_edit_distiller(prior, replace(self.settings, noise="independent")), noise=noise)
+        return replace(make_edit_distiller(prior, replace(self.settings, noise="independent"), self.bank), noise=noise)
 
 
 def prepare(

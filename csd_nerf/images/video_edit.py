@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csd_nerf.distill import (
+    AnswerBank,
     CountingPrior,
     Distiller,
     EditSettings,
@@ -62,6 +63,8 @@ class VideoEdit:
     """Scale of the temporal kernel in seconds; None is the paper's kernel."""
     current: Tensor | None = None
     """Where the optimised latents lie; None makes them in main memory. Changed in place."""
+    bank: AnswerBank | None = None
+    """Where answers about the source are kept."""
 
     def __post_init__(self) -> None:
         """Begin with the source."""
@@ -133,7 +136,7 @@ class VideoEdit:
         return VideoEdit(self.prior, settings, picked, self.generator, self.times[rows], self.temporal)
 
     def _distiller(self, prior: CountingPrior) -> Distiller:
-        distiller = make_edit_distiller(prior, self.settings)
+        distiller = make_edit_distiller(prior, self.settings, self.bank)
         if self.temporal is None:
             return distiller
         if not isinstance(distiller.kernel, RBFKernel):

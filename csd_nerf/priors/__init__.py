@@ -11,6 +11,7 @@ from csd_nerf.priors.picture_sampling import solver_of
 from csd_nerf.priors.prompts import DIRECTIONS, mix_encodings, nearest_view, view_prompts, view_weights
 from csd_nerf.priors.registry import PRIORS, load_prior, toy_folder
 from csd_nerf.priors.sampling import sample
+from csd_nerf.priors.source_bank import SourceBank
 from csd_nerf.priors.text_to_image import TextToImagePrior
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PriorError",
     "PriorLayoutError",
     "PriorNotFoundError",
+    "SourceBank",
     "TextToImagePrior",
     "load_prior",
     "mix_encodings",

@@ -9,9 +9,15 @@ latents unit variance) and shift b (`shift_factor`, usually 0):
 
 Tiny autoencoders (TAESD) have no posterior: s = 0, and their latents come scaled already (c = 1), by a factor that they
 do not tell. An image condition cannot be had from them.
+
+Posteriors are remembered by the content of their pictures: latent and image condition of a picture, and the photos that
+every round of a scene's edit begins from, cost one pass through the encoder. Each picture is encoded by itself, so that
+no rounding tells which others it was encoded with.
 """
 
-from collections.abc import Callable, Iterator
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +28,9 @@ from torch import Tensor, nn
 TINY = "AutoencoderTiny"
 """diffusers' class without a posterior."""
 PIXELS_PER_CALL = 1 << 20
-"""Pictures are encoded and decoded in groups of at most this many pixels (or one by one): memory stays bounded."""
+"""Pictures are decoded in groups of at most this many pixels (or one by one): memory stays bounded."""
+REMEMBERED_BYTES = 1 << 26
+"""Of posteriors: those of a thousand pictures of Stable Diffusion's size; the least recently used are forgotten."""
 
 
 @contextmanager
@@ -68,6 +76,9 @@ class Autoencoder:
         self.factor: int = 2 ** (len(config.block_out_channels) - 1)
         self.latent_channels: int = config.latent_channels
         self.has_posterior = type(vae).__name__ != TINY
+        self.encoded = 0
+        """Pictures that went through the encoder so far."""
+        self._remembered: OrderedDict[bytes, Tensor] = OrderedDict()
 
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         """Scaled posterior mode. Raises `ValueError` unless height and width are multiples of `factor`."""
@@ -119,8 +130,7 @@ class Autoencoder:
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, unscaled."""
         self._check_sides(images)
-        pixels = images.shape[-2] * images.shape[-1]
-        mean, std = self._in_groups(lambda rows: torch.cat(self._moments(rows), dim=1), images, pixels).chunk(2, dim=1)
+        mean, std = torch.cat([self._remember(image) for image in images]).chunk(2, dim=1)
         return mean, std
 
     def _check_sides(self, images: Tensor) -> None:
@@ -137,6 +147,25 @@ class Autoencoder:
         latents = encoded.latents.float()
         return latents, torch.zeros_like(latents)
 
+    def _remember(self, image: Float[Tensor, "3 H W"]) -> Float[Tensor, "1 c2 h w"]:
+        """Mean and standard deviation of one picture, side by side."""
+        content = image.detach().to("cpu", torch.float32).contiguous()
+        digest = hashlib.blake2b(str(tuple(content.shape)).encode(), digest_size=16)
+        digest.update(content.numpy().data)
+        key = digest.digest()
+        if key not in self._remembered:
+            self.encoded += 1
+            with frozen(self.device):
+                self._remembered[key] = torch.cat(self._moments(image[None]), dim=1)
+            while len(self._remembered) > 1 and _total_bytes(self._remembered.values()) > REMEMBERED_BYTES:
+                self._remembered.popitem(last=False)
+        self._remembered.move_to_end(key)
+        return self._remembered[key]
+
     def _in_groups(self, function: Callable[[Tensor], Tensor], rows: Tensor, pixels: int) -> Tensor:
         with frozen(self.device):
             return torch.cat([function(group) for group in rows.split(max(1, PIXELS_PER_CALL // pixels))])
+
+
+def _total_bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)

@@ -10,6 +10,7 @@ The conversion runs in float32 on the unrounded x_t; only the network sees its o
 """
 
 import copy
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -75,23 +76,41 @@ class DiffusionPrior(ABC):
         """Network samples so far: rows over all calls."""
         self.calls = 0
         """Network calls so far."""
+        self._fingerprint: bytes | None = None
 
     def predict_noise(
-        self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], condition: Condition
+        self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, "*m"], condition: Condition
     ) -> Float[Tensor, "n c h w"]:
-        """Estimate the noise in `x_t`, float32: one network call, or as few as `batch_size` allows."""
+        """Estimate the noise in `x_t`, float32: one network call, or as few as `batch_size` allows.
+
+        `t` is one timestep for all rows, or one for each.
+        """
         if len(condition.text) != len(x_t):
             raise ValueError(f"{len(x_t)} noisy particles, but {len(condition.text)} text encodings")
         x_t = x_t.to(self.device, torch.float32)
         inputs = self.network_input(x_t, condition).to(self.dtype)
         text = condition.text.to(self.device, self.dtype)
         rows = self.batch_size or max(1, len(inputs))
-        timestep = t.to(self.device)
+        parts, timesteps = list(zip(inputs.split(rows), text.split(rows), strict=True)), t.to(self.device)
+        times = timesteps.split(rows) if t.ndim else [timesteps] * len(parts)
         with frozen(self.device):
-            output = torch.cat(
-                [self._call(x, timestep, y) for x, y in zip(inputs.split(rows), text.split(rows), strict=True)]
-            )
+            output = torch.cat([self._call(x, time, y) for (x, y), time in zip(parts, times, strict=True)])
             return self._to_noise(output.float(), x_t, t)
+
+    def fingerprint(self) -> bytes:
+        """A digest of everything but its inputs that the network's answers depend on, down to their rounding."""
+        if self._fingerprint is None:
+            digest = hashlib.blake2b(digest_size=16)
+            precision = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+            where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
+            about = (type(self).__name__, self.prediction_type, self.dtype, where, torch.__version__, precision)
+            digest.update(repr((about, sorted(dict(self.unet.config).items(), key=str))).encode())
+            digest.update(self.schedule.alphas_cumprod.numpy().tobytes())
+            for name, weight in self.unet.state_dict().items():
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+            self._fingerprint = digest.digest()
+        return self._fingerprint
 
     def through(self: _Prior, network: Callable[..., Any]) -> _Prior:
         """This prior with `network` called in place of `unet`: a compiled or captured form of the same weights."""
@@ -135,7 +154,9 @@ class DiffusionPrior(ABC):
     def _to_noise(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         if self.prediction_type == "epsilon":
             return output
-        alpha, sigma = self.schedule.alpha(t).to(x_t), self.schedule.sigma(t).to(x_t)
+        alpha, sigma = (values.to(x_t) for values in (self.schedule.alpha(t), self.schedule.sigma(t)))
+        if t.ndim:
+            alpha, sigma = alpha[:, None, None, None], sigma[:, None, None, None]
         if self.prediction_type == "v_prediction":
             return alpha * output + sigma * x_t
         return (x_t - alpha * output) / sigma

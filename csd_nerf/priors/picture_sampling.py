@@ -8,11 +8,13 @@ The condition of both is the source picture, the guidance that of CSD Eq. 6.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from csd_nerf.distill.banked import AnswerBank
 from csd_nerf.distill.distiller import NonFiniteError, check_finite
 from csd_nerf.distill.editors import EDITORS, Editor
 from csd_nerf.distill.presets import EditSettings
@@ -21,9 +23,9 @@ from csd_nerf.distill.types import ScorePrior, Target
 from csd_nerf.priors.sampling import add_noise, ddim_timesteps, descend, timesteps_from
 
 
-def solver_of(editor: Editor) -> Solver:
-    """How an editor finds its latents."""
-    return sample_pictures if EDITORS[editor].samples else distil
+def solver_of(editor: Editor, bank: AnswerBank | None = None) -> Solver:
+    """How an editor finds its latents; one that distils keeps what it asks about the source in `bank`."""
+    return sample_pictures if EDITORS[editor].samples else partial(distil, bank=bank)
 
 
 def sample_pictures(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import tyro
@@ -127,6 +128,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """Precision of the prior's networks; auto takes fp16 on a GPU and fp32 otherwise."""
     prior_batch_size: int | None = None
     """Network samples in one call, to bound the memory; None sends all of a step at once."""
+    source_bank: Path | None = None
+    """Folder that keeps what the prior says of the photos. Another edit of the scene with the same --pipeline.seed and
+    noise levels, whatever its prompt and guidance, then asks 3 samples instead of 5; the result is the same."""
+    source_bank_gigabytes: float = 4.0
+    """Most that the folder may hold; what was not read for the longest time goes first."""
 
     def instruction(self) -> Instruction:
         """What the flags ask for at the start."""
@@ -143,6 +149,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
     def choices(self) -> dict[str, Any]:
         """The other flags that decide how a run edits, by name; those that say where the prior runs do not."""
         elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size", "rhythm", "method_t_max"}
+        elsewhere |= {"source_bank", "source_bank_gigabytes"}
         elsewhere |= {entry.name for entry in fields(Instruction)}
         chosen = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
         settings, pace = self.settings().resolved(), self.pace()

@@ -36,6 +36,7 @@ from csd_nerf.scenes.edit_record import EditRecord, view_names
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import remove_leftovers
+from csd_nerf.scenes.look_ahead import rounds_bank
 from csd_nerf.scenes.random_state import deterministic, restore_random_state
 from csd_nerf.scenes.run_summary import announce, announce_remaining, announce_resumption, summarize
 from csd_nerf.scenes.scene_editor import SceneEditor
@@ -123,7 +124,8 @@ class EditTrainer(Trainer):
         names = view_names(self.pipeline.datamanager.train_dataset.image_filenames)
         data = str(self.pipeline.datamanager.get_datapath())
         record = EditRecord(self.base_dir / "edits", {"data": data, "prior": self.prior.name, "view_names": names})
-        self.editor = SceneEditor(self.pipeline, self.prior, record, self.train_lock)
+        bank, ahead = rounds_bank(self.config.pipeline, self.prior, self.device)
+        self.editor = SceneEditor(self.pipeline, self.prior, record, self.train_lock, bank, ahead)
         if path is not None:
             record.resume(path.parent.parent / "edits", self.session.rounds, self._start_step - 1)
             self.editor.restore_edits()
@@ -186,6 +188,7 @@ class EditTrainer(Trainer):
             restore_random_state(self._loaded["random"])
             self.pipeline.restore_sampler(self._loaded["sampler"])
             self._loaded = None
+        self.editor.look_ahead(self.edit_steps)
         self._between_steps(self._start_step - 1)
         self._clock.restart()
 
@@ -217,6 +220,8 @@ class EditTrainer(Trainer):
             with suppress(SceneError):  # the disk may be full; the round's error is the one to tell
                 self.save_checkpoint(step)
             raise
+        if finished:
+            self.editor.look_ahead(self.edit_steps)
         if finished and not session.by_pass:
             self.save_checkpoint(step)
         if finished and told:

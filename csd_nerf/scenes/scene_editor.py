@@ -5,11 +5,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
+from csd_nerf.distill.banked import AnswerBank
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.editing import EditResult, check_groups, edit_images
 from csd_nerf.distill.types import ImagePrior
@@ -21,6 +22,7 @@ from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
+from csd_nerf.scenes.look_ahead import LookAhead
 from csd_nerf.scenes.terminal import RoundProgress, say
 
 _PRIOR_ADVICE = (
@@ -43,18 +45,33 @@ class SceneEditor:
     lock: AbstractContextManager[Any]
     """Held while the NeRF or its training views are touched. The networks run without it, so that the viewer, which
     needs it for each picture and each click, stays responsive: they do not touch the NeRF."""
+    bank: AnswerBank | None = None
+    """Where answers about the photos are kept."""
+    ahead: bool = False
+    """Whether to ask for them while the NeRF trains."""
     _rows: list[ViewRow] = field(default_factory=list, init=False)
     """Views for the next contact sheet."""
     _seconds: float = field(default=0.0, init=False)
     """Time of the rounds that the next line tells of."""
     _complaint: str = field(default="", init=False)
     """What was last said of the panel."""
+    _ahead: LookAhead | None = field(default=None, init=False)
 
     @property
     def session(self) -> EditSession:
         """State of the run."""
         assert self.pipeline.session is not None
         return self.pipeline.session
+
+    def look_ahead(self, edit_steps: int) -> None:
+        """Begin to ask what the next round will ask about its photos, if there is one, and a device to spare."""
+        if not self.ahead or self.bank is None or not self.session.rounds_left(edit_steps):
+            return
+        session, data = self.session, self.pipeline.datamanager.train_dataset
+        originals = [data.original(view) for view in session.schedule.next_batch()]
+        settings = self.pipeline.config.settings(session.instruction, session.prompt_rounds)
+        self._ahead = self._ahead or LookAhead(self.prior, self.bank)
+        self._ahead.begin(originals, session.instruction, settings, session.schedule.round_generator())
 
     def check_rounds(self) -> None:
         """Raise `SceneError` if a round of the next pass has a number of views that the settings cannot edit."""
@@ -95,6 +112,7 @@ class SceneEditor:
             entry = self._entry(step, views)
             try:
                 with _fitting(number, self.prior.device, _PRIOR_ADVICE):
+                    asked = self._ahead.finish() if self._ahead else 0
                     result = edit_images(
                         self.prior,
                         originals,
@@ -105,12 +123,13 @@ class SceneEditor:
                         initial=renders if config.edit_init == "render" else None,
                         on_step=progress.update,
                         should_stop=should_stop,
-                        solve=solver_of(config.editor),
+                        solve=solver_of(config.editor, self.bank),
                     )
             except NonFiniteError as error:
                 raise self._failure(number, views, entry, error) from error
             except ValueError as error:
                 raise SceneError(f"round {number} cannot be made: {with_flags(str(error))}.") from error
+        result = replace(result, network_samples=result.network_samples + asked)
         if not result.complete:
             panel.say("The round was stopped.")
             return False

@@ -41,12 +41,14 @@ def test_the_released_schedule_needs_six_samples_in_two_calls_a_particle_for_the
 def test_all_contestants_are_timed_and_agree(prior: DiffusionPrior):
     found = measure(prior, 3, rounds=2)
     assert not found.failures
-    assert {"matrix product", "limit", "released", "unsliced", "ours"} <= set(found.timings)
+    assert {"matrix product", "limit", "released", "unsliced", "ours", "source bank"} == set(found.timings)
     assert all(timing.seconds > 0 and timing.peak_bytes for timing in found.timings.values())
     errors = {name: timing.error for name, timing in found.timings.items()}
     assert errors["limit"] is None and errors["ours"] == 0
-    assert errors["released"] and errors["released"] < 1e-5 and errors["unsliced"] < 1e-5
+    assert all((errors[name] or 0) < 1e-5 for name in ("released", "unsliced", "source bank")) and errors["released"]
     assert found.timings["ours"].ratio == 1
+    banked = found.timings["source bank"].seconds
+    assert found.rate("source bank") == pytest.approx(9 * found.sample_flops / banked)
     assert found.rate("limit") == pytest.approx(15 * found.sample_flops / found.timings["limit"].seconds)
 
 

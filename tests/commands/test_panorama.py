@@ -153,3 +153,20 @@ def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys, source: st
     picture(tmp_path / "in.png")
     assert main(["panorama", str(tmp_path / source), str(tmp_path / output), "--prompt", "x", *TOY]) == 2
     assert said in capsys.readouterr().err.replace("\n", "")
+
+
+def test_a_second_edit_takes_what_the_model_says_of_the_source_from_the_bank(tmp_path: Path, capsys) -> None:
+    source, bank = picture(tmp_path / "in.png"), ["--source-bank", str(tmp_path / "bank")]
+    spent = []
+    for prompt, flags in (("make it night", bank), ("make it snow", bank), ("make it snow", [])):
+        output = tmp_path / f"{len(spent)}.png"
+        assert main(["panorama", str(source), str(output), "--prompt", prompt, *TOY, *flags]) == 0
+        spent.append(capsys.readouterr().err.split(" network samples")[0].rsplit("(", 1)[1])
+    assert spent == ["60", "36", "60"]
+    assert np.abs(pixels(tmp_path / "1.png").astype(int) - pixels(tmp_path / "2.png")).max() <= 1
+
+
+def test_editors_that_ask_nothing_about_the_source_have_no_bank(tmp_path: Path, capsys) -> None:
+    flags = ["--prompt", "make it night", *TOY, "--editor", "random-noise", "--source-bank", str(tmp_path / "bank")]
+    assert main(["panorama", str(picture(tmp_path / "in.png")), str(tmp_path / "out.png"), *flags]) == 2
+    assert "--editor random-noise asks nothing about the source" in " ".join(capsys.readouterr().err.split())

@@ -33,6 +33,9 @@ class NegativePrior:
         self.device, self.schedule = torch.device("cpu"), NoiseSchedule.scaled_linear()
         self.calls, self.on_call = 0, on_call
 
+    def fingerprint(self) -> bytes:
+        return b"negative"
+
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
         return avg_pool2d(images, self.factor) * 2 - 1
 
