@@ -33,7 +33,9 @@ def test_networks_and_optimisers_come_back_too(tmp_path: Path) -> None:
     optimizer.step()
     networks = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
     generator = torch.Generator()
-    save_checkpoint(tmp_path / "a.resume", Checkpoint(1, torch.empty(0), generator.get_state(), networks=networks), ASKED)
+    save_checkpoint(
+        tmp_path / "a.resume", Checkpoint(1, torch.empty(0), generator.get_state(), networks=networks), ASKED
+    )
     found = load_checkpoint(tmp_path / "a.resume", ASKED)
     assert torch.equal(found.networks["network"]["weight"], network.weight)
     resumed = torch.nn.Linear(3, 2)
@@ -41,6 +43,7 @@ def test_networks_and_optimisers_come_back_too(tmp_path: Path) -> None:
     again = torch.optim.Adam(resumed.parameters(), lr=0.5)
     again.load_state_dict(found.networks["optimizer"])
     for one, its in ((network, optimizer), (resumed, again)):
+        one.zero_grad()
         one(torch.tensor([[1.0, -2.0, 0.5]])).sum().backward()
         its.step()
     assert torch.equal(resumed.weight, network.weight) and again.param_groups[0]["betas"] == (0.0, 0.9)
