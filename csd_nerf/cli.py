@@ -191,6 +191,8 @@ def main(arguments: list[str] | None = None) -> int:
     warnings.filterwarnings("ignore", message="Using a non-tuple sequence for multidimensional indexing")
     command = tyro.cli(Csd, prog="csd", args=arguments, config=(tyro.conf.OmitSubcommandPrefixes,)).command
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not isinstance(command, Panorama | Video):
+            raise ValueError("only csd panorama and csd video are for several processes: start it without torchrun")
         return command.run()
     except KeyboardInterrupt:
         _console.print("\n[bold red]csd: stopped.[/] Finished files are kept.")

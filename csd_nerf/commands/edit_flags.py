@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from csd_nerf.commands.processes import shared, shared_bank
+
 if TYPE_CHECKING:
-    from csd_nerf.distill import EditSettings
-    from csd_nerf.priors import DiffusionPrior, SourceBank
+    from csd_nerf.distill import AnswerBank, EditSettings
+    from csd_nerf.priors import DiffusionPrior
 
 _FLAGS = {"guidance_scale": "guidance", "image_guidance_scale": "image-guidance"}
 """Flags whose names are not those of the settings."""
@@ -71,22 +73,22 @@ class EditFlags:
     source_bank_gigabytes: float = 4.0
     """Most that the folder may hold; what was not read for the longest time goes first."""
 
-    def bank(self, prior: "DiffusionPrior", settings: "EditSettings") -> "SourceBank | None":
+    def bank(self, prior: "DiffusionPrior", settings: "EditSettings") -> "AnswerBank | None":
         """The bank in --source-bank. Raises `ValueError` for a folder, a limit or an editor that cannot have one."""
         from csd_nerf.priors.source_bank import open_bank
 
         if self.source_bank is not None and settings.resolved().baseline != "source":
             raise ValueError(f"--source-bank: --editor {settings.editor} asks nothing about the source; leave it out")
         try:
-            return open_bank(self.source_bank, prior, self.source_bank_gigabytes)
+            return shared_bank(open_bank(self.source_bank, prior, self.source_bank_gigabytes))
         except ValueError as error:
             raise ValueError(f"--source-bank: {error}") from error
 
     def load(self, *, needs_image: bool) -> "DiffusionPrior":
-        """Load the prior."""
+        """Load the prior; where several processes edit, they share its work."""
         from csd_nerf.priors import load_prior
 
-        return load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image)
+        return shared(load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image))
 
     def settings(self, noise: str | None) -> "EditSettings":
         """What the flags say, all but the number of steps where it is left out. Raises `ValueError` by flag."""

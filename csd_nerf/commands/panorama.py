@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from csd_nerf.commands.edit_flags import EditFlags, own_flags
+from csd_nerf.commands.processes import RANK, working_together
 from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
 from csd_nerf.durations import duration
 
@@ -59,7 +60,7 @@ class Panorama:
 
     def run(self) -> int:
         """Edit and write; status 130 if it was stopped."""
-        with own_flags():
+        with working_together(), own_flags():
             return self._run()
 
     def _run(self) -> int:
@@ -78,7 +79,8 @@ class Panorama:
         )
         result, frames, failure = self._edit(edit, before, asked)
         keep(self.output, asked, result.checkpoint, result.complete or failure is not None)
-        self._write(result, frames, picture, before.step if before else 0)
+        if RANK == 0:
+            self._write(result, frames, picture, before.step if before else 0)
         return conclude(self.output, result.checkpoint, edit.settings.steps, result.complete, failure)
 
     def _check(self) -> None:
@@ -161,7 +163,8 @@ class Panorama:
         scale = max(1, 192 // before.shape[-1])
         sheet = contact_sheet([("source", list(before)), ("edited", list(after))], scale=scale)
         path = self.output.with_name(f"{self.output.stem}_preview.png")
-        write_atomically(path, lambda temporary: sheet.save(temporary))
+        if RANK == 0:
+            write_atomically(path, lambda temporary: sheet.save(temporary))
         say(f"{path}: {len(before)} patches; leave --preview out to edit the whole picture")
         return 0
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from csd_nerf.commands.processes import RANK, asked_together
 from csd_nerf.commands.progress import steps_progress
 from csd_nerf.commands.stopping import stop_on_signals
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _STATE_SECONDS = 60.0
 """A state is written this often: whatever ends the process, no more is lost."""
-_console = Console(stderr=True)
+_console = Console(stderr=True, quiet=RANK > 0)
 Asked = dict[str, Any]
 
 
@@ -36,7 +37,7 @@ def sitting(output: Path, asked: Asked, first_step: int) -> "Iterator[Hooks]":
 
     def on_state(done: int, state: "Callable[[], Checkpoint]") -> None:
         nonlocal saved
-        if time.monotonic() - saved >= _STATE_SECONDS:
+        if RANK == 0 and time.monotonic() - saved >= _STATE_SECONDS:
             save_checkpoint(checkpoint_path(output), state(), asked)
             saved = time.monotonic()
 
@@ -44,7 +45,7 @@ def sitting(output: Path, asked: Asked, first_step: int) -> "Iterator[Hooks]":
         steps_progress(_console, "Editing", first_step) as update,
         stop_on_signals(lambda: say("Stopping after this step; once more ends at once ...")) as stopped,
     ):
-        yield Hooks(update, on_state, stopped)
+        yield Hooks(update, on_state, asked_together(stopped))
 
 
 @contextmanager
@@ -58,7 +59,7 @@ def keep(output: Path, asked: Asked, state: "Checkpoint", ended: bool) -> None:
     """Before anything else is done with it: write the state of what can go on (a failure would only come again)."""
     from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
 
-    if not ended and state.step:
+    if RANK == 0 and not ended and state.step:
         save_checkpoint(checkpoint_path(output), state, asked)
 
 
@@ -71,7 +72,8 @@ def conclude(output: Path, state: "Checkpoint", steps: int, complete: bool, fail
 
     kept = checkpoint_path(output)
     if complete:
-        kept.unlink(missing_ok=True)
+        if RANK == 0:
+            kept.unlink(missing_ok=True)
         return 0
     if failure is not None:
         raise ValueError(f"{failure}. {output} has what was reached before")

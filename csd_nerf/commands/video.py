@@ -1,6 +1,7 @@
 """`csd video`: edit a video or a folder of frames. Heavy libraries load when it runs, not for its help."""
 
 import shutil
+from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from csd_nerf.commands.edit_flags import EditFlags, own_flags
+from csd_nerf.commands.processes import RANK, working_together
 from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
 from csd_nerf.durations import duration
 
@@ -53,7 +55,7 @@ class Video:
 
     def run(self) -> int:
         """Edit and write; status 130 if it was stopped."""
-        with own_flags():
+        with working_together(), own_flags():
             return self._run()
 
     def _run(self) -> int:
@@ -74,11 +76,13 @@ class Video:
             )
             state, complete, failure = self._edit(edit, before, asked)
             keep(self.output, asked, state, complete or failure is not None)
-            self._forget_frames(video)
             with progress("Writing") as update:
-                write_video_like(
-                    self.output, video, edit.pictures((video.height, video.width), lambda n: update(n, video.count))
-                )
+                pictures = edit.pictures((video.height, video.width), lambda n: update(n, video.count))
+                if RANK == 0:
+                    self._forget_frames(video)
+                    write_video_like(self.output, video, pictures)
+                else:
+                    deque(pictures, maxlen=0)  # the processes decode them together
         finally:
             shutil.rmtree(self._folder(), ignore_errors=True)
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
@@ -143,7 +147,7 @@ class Video:
                 (self.output / f"{stem}.png").unlink(missing_ok=True)
 
     def _folder(self) -> Path:
-        return self.output.with_name(f"{self.output.name}.latents")
+        return self.output.with_name(f"{self.output.name}.latents{f'.{RANK}' if RANK else ''}")
 
     def _asked(self, video: "VideoSource", settings: Any) -> dict[str, Any]:
         """What decides the result, in words."""
@@ -169,7 +173,8 @@ class Video:
             few.run(hooks=replace(hooks, on_state=None))
         sheet = contact_sheet([("source", before), ("edited", list(few.pictures(size)))])
         path = self.output.with_name(f"{self.output.stem}_preview.png")
-        write_atomically(path, lambda temporary: sheet.save(temporary))
+        if RANK == 0:
+            write_atomically(path, lambda temporary: sheet.save(temporary))
         say(f"{path}: {len(before)} frames; leave --preview out to edit them all")
         return 0
 

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,3 +172,24 @@ def test_editors_that_ask_nothing_about_the_source_have_no_bank(tmp_path: Path, 
     flags = ["--prompt", "make it night", *TOY, "--editor", "random-noise", "--source-bank", str(tmp_path / "bank")]
     assert main(["panorama", str(picture(tmp_path / "in.png")), str(tmp_path / "out.png"), *flags]) == 2
     assert "--editor random-noise asks nothing about the source" in " ".join(capsys.readouterr().err.split())
+
+
+def test_two_processes_started_by_torchrun_edit_as_one(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in.png")
+    command = ["panorama", str(source), "OUT", "--prompt", "make it night", *TOY, "--precision", "fp32"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    runs = {"one": ["-m"], "two": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]}
+    for name, start in runs.items():
+        flags = [str(tmp_path / name / "out.png") if flag == "OUT" else flag for flag in command]
+        done = subprocess.run(
+            [sys.executable, *start, "csd_nerf.cli", *flags],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("60 network samples") == 1 and done.stderr.count("6 steps") == 1
+        assert [path.name for path in (tmp_path / name).iterdir()] == ["out.png"]
+    one, two = (pixels(tmp_path / name / "out.png").astype(int) for name in runs)
+    assert np.abs(one - two).max() <= 1
