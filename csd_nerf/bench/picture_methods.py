@@ -9,12 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from csd_nerf.bench.methods import REFERENCE, UNEDITED, Method, Pace
+from csd_nerf.bench.methods import REFERENCE, SHARED, UNEDITED, Method, Pace
 from csd_nerf.images.running import TOY
 from csd_nerf.toyworld.panorama import PICTURE
 
-INDEPENDENT = "-independent"
-"""Ends the name of a method in which each patch or frame has noise of its own."""
 FRAMES_PER_SECOND = 12.0
 TEMPORAL = 0.25
 """Scale of the temporal kernel in seconds: three frames."""
@@ -77,16 +75,13 @@ def _sampling(steps: float) -> dict[str, Any]:
 def _of_editor(
     name: str, about: str, samples: int, what: str, pace: Pace = optimised, canvas: bool = False, **settings: Any
 ) -> list[Method]:
-    """An editor whose patches or frames see one noise, and with other noise: what that does is not the kernel's."""
-    shared = Method(name, about, samples, {"editor": name, **settings, "noise": "shared"}, pace)
-    own = {**shared.settings, "noise": "independent"}
-    made = [
-        shared,
-        replace(shared, name=name + INDEPENDENT, about=f"{name}, with noise of its own for each {what}", settings=own),
-    ]
+    """An editor whose parts have noise of their own, and with other noise: what that does is not the kernel's."""
+    own = Method(name, about, samples, {"editor": name, **settings, "noise": "independent"}, pace)
+    shared = {**own.settings, "noise": "shared"}
+    made = [own, replace(own, name=name + SHARED, about=f"{name}, with one noise for every {what}", settings=shared)]
     if canvas:
         words = f"{name}, where each {what} sees its part of the noise of a canvas"
-        made.append(replace(shared, name=f"{name}-canvas", about=words, settings={**own, "noise": "canvas"}))
+        made.append(replace(own, name=f"{name}-canvas", about=words, settings={**own.settings, "noise": "canvas"}))
     return made
 
 
@@ -117,12 +112,12 @@ PANORAMA: Mapping[str, Method] = _table(
         sampled_together,
     ),
 )
-"""By name, in the order of the report. A bare name means one noise for all patches of a step."""
+"""By name, in the order of the report. A bare name means noise of its own for each patch."""
 PANORAMA_QUICK_METHODS = (
     UNEDITED,
     REFERENCE,
+    f"{REFERENCE}{SHARED}",
     "no-svgd",
-    f"no-svgd{INDEPENDENT}",
     "random-noise",
     "ip2p-patches",
     "multidiffusion",
@@ -143,5 +138,5 @@ VIDEO: Mapping[str, Method] = _table(
     *_of_editor("random-noise", _RANDOM, 3, "frame"),
     *_of_editor("ip2p", "each frame sampled by itself (Brooks et al. 2023)", 3, "frame", sampled),
 )
-"""By name, in the order of the report. A bare name means one noise for all frames of a step."""
-VIDEO_QUICK_METHODS = (UNEDITED, REFERENCE, _IN_TIME, "no-svgd", f"no-svgd{INDEPENDENT}", "ip2p", f"ip2p{INDEPENDENT}")
+"""By name, in the order of the report. A bare name means noise of its own for each frame."""
+VIDEO_QUICK_METHODS = (UNEDITED, REFERENCE, f"{REFERENCE}{SHARED}", _IN_TIME, "no-svgd", "ip2p", f"ip2p{SHARED}")

@@ -44,7 +44,7 @@ class Panorama:
     """csd-edit, its ablations, dds (where --prompt is a caption of what is wanted), or a baseline that samples."""
     noise: Literal["shared", "independent", "canvas"] | None = None
     """All patches see one noise, each its own, or each its part of a canvas: what overlaps then sees the same;
-    default: the preset's."""
+    default: the preset's (each its own)."""
     stride: int | None = None
     """Distance of neighbouring patches in latent pixels; default: a quarter of a patch (16 with Stable Diffusion)."""
     wrap: bool = False

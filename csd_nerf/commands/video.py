@@ -38,7 +38,7 @@ class Video:
     """csd-edit, its ablations, dds (where --prompt is a caption of what is wanted), or each frame by itself with
     InstructPix2Pix."""
     noise: Literal["shared", "independent"] | None = None
-    """All frames of a step see one noise, or each its own; default: the preset's."""
+    """All frames of a step see one noise, or each its own; default: the preset's (each its own; ip2p: one)."""
     temporal: float | None = None
     """Seconds: frames further apart listen less to each other; default: the paper's kernel, which knows no time."""
     frames: str = ""

@@ -62,6 +62,7 @@ class EditorParts:
         """Its own values of `EditSettings`, which go before the preset's."""
         low, high = self.t_range or (None, None)
         own = {"kernel": next(iter(self.kernels), None), "baseline": self.baseline, "t_min": low, "t_max": high}
+        own |= {"noise": "shared" if self.samples else None}
         return {name: value for name, value in own.items() if value is not None}
 
 

@@ -98,9 +98,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
     baseline: BaselineName | None = None
     """What is subtracted from the score, as the editor has it: the estimate of the source, or the injected noise."""
     noise: Literal["shared", "independent"] | None = None
-    """Whether all views of a round see the same noise; with ip2p, whether they start from the same. None takes the
-    preset's, but with `corrected` and an editor that distils each view has noise of its own: the kernel makes views
-    that are far apart agree only then (benchmarks/results/study.md)."""
+    """Whether all views of a round see the same noise; with ip2p, whether they start from the same. None takes
+    the preset's: noise of its own for each view with `corrected` and `released`; with ip2p one for all."""
     mixing: Literal["row", "mean"] | None = None
     """Normalise a view's mixed score by its kernel row sum, or by the number of views."""
     edit_every: int | None = None
@@ -153,8 +152,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
         elsewhere |= {entry.name for entry in fields(Instruction)}
         chosen = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
         settings, pace = self.settings().resolved(), self.pace()
-        chosen |= {"kernel": settings.kernel, "baseline": settings.baseline, "noise": settings.noise}
-        chosen |= {"t_max": self._t_max()}
+        chosen |= {"kernel": settings.kernel, "baseline": settings.baseline, "t_max": self._t_max()}
+        chosen |= {"noise": settings.noise}
         return chosen | {"edit_every": pace.edit_every, "edit_batch_size": pace.edit_batch_size}
 
     def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
@@ -174,7 +173,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
             source_prompt=self.source_prompt,
             kernel=self.kernel,
             baseline=self.baseline,
-            noise=self._noise(),
+            noise=self.noise,
             mixing=self.mixing,
         )
         if self.t_max_end is None or settings.parts.samples:
@@ -183,11 +182,6 @@ class EditPipelineConfig(VanillaPipelineConfig):
         assert start is not None
         fallen = min(1.0, rounds / (self.t_max_rounds - 1)) if self.t_max_rounds > 1 else 1.0
         return replace(settings, t_max=start + fallen * (self.t_max_end - start))
-
-    def _noise(self) -> Literal["shared", "independent"] | None:
-        """The flag's, else that of views of a scene, else None: the preset's."""
-        own = self.preset == "corrected" and not EDITORS[self.editor].samples
-        return self.noise or ("independent" if own else None)
 
     def _t_max(self) -> float | None:
         """The flag's, else the method's, else None: the editor's or the preset's."""

@@ -41,9 +41,9 @@ def test_noise_and_kernel_are_told_apart(methods: dict[str, Method]):
         noises = {m.settings["noise"] for m in methods.values() if m.settings.get("editor") == editor}
         assert noises >= {"shared", "independent"}
     assert all(
-        {**m.settings, "noise": ""} == {**methods[n.removesuffix("-independent")].settings, "noise": ""}
+        {**m.settings, "noise": ""} == {**methods[n.removesuffix("-shared")].settings, "noise": ""}
         for n, m in methods.items()
-        if n.endswith("-independent")
+        if n.endswith("-shared")
     )
 
 

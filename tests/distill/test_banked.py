@@ -83,7 +83,7 @@ def changed(name: str) -> dict:
         "null text": {"target": replace(target, null_text=nudged["null_text"])},
         "noise level": {"settings": replace(SETTINGS, t_max=0.51)},
         "seed": {"seed": 8},
-        "noise": {"settings": replace(SETTINGS, noise="independent")},
+        "noise": {"settings": replace(SETTINGS, noise="shared")},
         "order": {"target": target[torch.tensor([1, 0, 2])]},
     }[name]
 

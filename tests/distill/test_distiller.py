@@ -92,7 +92,7 @@ def test_instruction_equal_to_the_null_text_edits_nothing() -> None:
 @pytest.mark.parametrize("preset", ["paper", "corrected"])
 def test_permutation_equivariance(preset) -> None:
     """Holds for shared noise; independent noise is drawn in particle order."""
-    distiller = make_edit_distiller(FormulaPrior(), EditSettings(preset))
+    distiller = make_edit_distiller(FormulaPrior(), EditSettings(preset, noise="shared"))
     x, target = random_particles(6), random_target(6)
     order = torch.tensor([3, 1, 5, 0, 2, 4])
     straight = distiller(x, target, seeded()).gradient

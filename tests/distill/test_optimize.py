@@ -42,10 +42,10 @@ def test_same_seed_same_result_other_seed_other_result() -> None:
 def test_non_finite_score_names_step_t_and_particle_and_keeps_what_was_reached(batch_size) -> None:
     n, bad = 5, 3
     rows_of_steps, draws = [], seeded()
-    for _ in range(9):  # the optimiser draws rows, then the distiller a timestep and one shared noise
+    for _ in range(9):  # the optimiser draws rows, then the distiller a timestep and noise for each
         rows_of_steps.append(torch.randperm(n, generator=draws)[:2].tolist() if batch_size else list(range(n)))
         torch.randint(200, 501, (), generator=draws)
-        torch.randn((1, 4, 3, 5), generator=draws, dtype=torch.float64)
+        torch.randn((batch_size or n, 4, 3, 5), generator=draws, dtype=torch.float64)
     breaks = next(step for step in range(2, 9) if bad in rows_of_steps[step])
 
     class Breaking(FormulaPrior):

@@ -28,7 +28,7 @@ PRESETS: dict[Any, dict[str, Any]] = {
     "paper": PAPER,
     "released": PAPER | {"noise": "independent", "bandwidth": "released", "image_condition": "scaled-sample",
                          "image_guidance_scale": 5.0, "t_min": 0.02},
-    "corrected": PAPER | {"mixing": "row", "repulsion": "sigma", "lr": 0.5},
+    "corrected": PAPER | {"noise": "independent", "mixing": "row", "repulsion": "sigma", "lr": 0.5},
 }  # fmt: skip
 
 

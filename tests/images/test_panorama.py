@@ -61,7 +61,7 @@ def test_any_size_comes_back(size: tuple[int, int], wrap: bool) -> None:
 
 def test_around_the_circle_it_does_not_matter_where_the_picture_was_cut() -> None:
     """All patches in each step and one noise for all: only the neighbourhoods count."""
-    settings = EditSettings(steps=4, batch_size=1000)
+    settings = EditSettings(steps=4, batch_size=1000, noise="shared")
     source, shift = picture(16, 32), 4  # pixels: one stride of 2 latents
     here = edit_panorama(FormulaPrior(), source, "make it red", settings=settings, stride=2, wrap=True)
     there = edit_panorama(
