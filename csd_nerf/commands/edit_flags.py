@@ -15,7 +15,25 @@ if TYPE_CHECKING:
 
 _FLAGS = {"guidance_scale": "guidance", "image_guidance_scale": "image-guidance"}
 """Flags whose names are not those of the settings."""
-_SETTINGS = ("steps", "lr", "t_min", "t_max", "batch_size", "source_prompt", "noise", "stride", "temporal", "preset")
+_SETTINGS = (
+    "samples",
+    "ablation",
+    "lambda_lsd",
+    "lambda_fm",
+    "lambda_kl",
+    "lambda_mask",
+    "lambda_sparsity",
+    "steps",
+    "lr",
+    "t_min",
+    "t_max",
+    "batch_size",
+    "source_prompt",
+    "noise",
+    "stride",
+    "temporal",
+    "preset",
+)
 
 
 @contextmanager
@@ -33,8 +51,8 @@ def own_flags() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class EditFlags:
-    """Which model edits, and how. What is left out takes the preset's value, or the toy prior's own."""
+class PriorFlags:
+    """Which model, and where it runs."""
 
     prior: str = "instruct-pix2pix"
     """The diffusion model: instruct-pix2pix, another hub id, a local folder in diffusers layout, or toy, which comes
@@ -43,6 +61,27 @@ class EditFlags:
     """Where it runs: auto, cpu, cuda or cuda:N."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Of its networks; auto is fp16 on a GPU and fp32 elsewhere."""
+    negative: str = ""
+    """What to stay away from."""
+    seed: int = 0
+    """Same seed, same result."""
+
+    def load(self, *, needs_image: bool) -> "DiffusionPrior":
+        """Load the prior."""
+        from csd_nerf.priors import load_prior
+
+        return load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image)
+
+    def check_seed(self) -> None:
+        """Raise `ValueError` for a negative one."""
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class EditFlags(PriorFlags):
+    """Which model edits, and how. What is left out takes the preset's value, or the toy prior's own."""
+
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
     steps: int | None = None
@@ -59,14 +98,10 @@ class EditFlags:
     t_max: float | None = None
     """Highest noise level; default: the preset's (the paper's 0.5), with the toy
     prior (and --preset corrected) 0.8."""
-    negative: str = ""
-    """What to stay away from."""
     source_prompt: str = ""
     """Caption of what is there, for the editor dds."""
     batch_size: int | None = None
     """Patches or frames in a step."""
-    seed: int = 0
-    """Same seed, same result."""
     source_bank: Path | None = None
     """Folder that keeps what the network says of the source: another edit of the same picture or video with the same
     seed and noise levels then asks 3 samples instead of 5. Bounded; nothing stale is used."""
@@ -86,17 +121,14 @@ class EditFlags:
 
     def load(self, *, needs_image: bool) -> "DiffusionPrior":
         """Load the prior; where several processes edit, they share its work."""
-        from csd_nerf.priors import load_prior
-
-        return shared(load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image))
+        return shared(super().load(needs_image=needs_image))
 
     def settings(self, noise: str | None) -> "EditSettings":
         """What the flags say, all but the number of steps where it is left out. Raises `ValueError` by flag."""
         from csd_nerf.distill import EditSettings
         from csd_nerf.images.running import TOY
 
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        self.check_seed()
         own = TOY if self.prior == "toy" and self.preset == "corrected" else {}
         given = {
             "lr": self.lr,

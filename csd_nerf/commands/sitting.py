@@ -28,7 +28,7 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def sitting(output: Path, asked: Asked, first_step: int) -> "Iterator[Hooks]":
+def sitting(output: Path, asked: Asked, first_step: int, label: str = "Editing") -> "Iterator[Hooks]":
     """Hooks that show progress, stop on Ctrl-C and SIGTERM, and keep a state beside `output`."""
     from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
     from csd_nerf.images.running import Hooks
@@ -42,7 +42,7 @@ def sitting(output: Path, asked: Asked, first_step: int) -> "Iterator[Hooks]":
             saved = time.monotonic()
 
     with (
-        steps_progress(_console, "Editing", first_step) as update,
+        steps_progress(_console, label, first_step) as update,
         stop_on_signals(lambda: say("Stopping after this step; once more ends at once ...")) as stopped,
     ):
         yield Hooks(update, on_state, asked_together(stopped))

@@ -32,9 +32,11 @@ from csd_nerf.distill.latent_objective import (
     LossRecord,
     LossWeights,
     latent_score_distiller,
+    mean_losses,
 )
 from csd_nerf.distill.noise import CanvasNoise, IndependentNoise, SharedNoise
 from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, Reached, optimize, optimize_latents
+from csd_nerf.distill.parameters import Parameterisation, Rendering, optimize_parameters, set_linear_rate
 from csd_nerf.distill.particles import FreeLatents, ParticleSet, Targets
 from csd_nerf.distill.presets import EditSettings, Preset
 from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
@@ -94,11 +96,13 @@ __all__ = [
     "NonFiniteError",
     "OptimizeResult",
     "OptimizeSettings",
+    "Parameterisation",
     "ParticleSet",
     "Preset",
     "Query",
     "RBFKernel",
     "Reached",
+    "Rendering",
     "ScorePrior",
     "SharedNoise",
     "Solution",
@@ -121,10 +125,13 @@ __all__ = [
     "look_ahead",
     "look_ahead_edit",
     "make_edit_distiller",
+    "mean_losses",
     "median_bandwidth",
     "optimize",
     "optimize_latents",
+    "optimize_parameters",
     "optimize_settings",
     "released_bandwidth",
     "resize",
+    "set_linear_rate",
 ]

@@ -11,6 +11,7 @@ that leaves LSD the SDS gradient, and none depends on how many particles there a
 reductions and took its lambdas from three code bases: read `LossRecord.ratio` before trusting them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -65,6 +66,9 @@ class LossPart:
     """Euclidean norm of its share of the total gradient, over all particles; with its lambda."""
 
 
+_PART = ("value", "gradient_norm")
+
+
 @dataclass(frozen=True)
 class LossRecord:
     """What each loss did in a step; None for those that are switched off."""
@@ -79,6 +83,18 @@ class LossRecord:
         if self.feature_matching is None or self.lsd is None or self.lsd.gradient_norm == 0:
             return None
         return self.feature_matching.gradient_norm / self.lsd.gradient_norm
+
+
+def mean_losses(records: Sequence[LossRecord]) -> LossRecord:
+    """Mean of what each loss did over several steps with the same losses. Raises `ValueError` for no step."""
+    if not records:
+        raise ValueError("there is no step to average over")
+    means: dict[str, LossPart | None] = {}
+    for name in ("feature_matching", "kl", "lsd"):
+        parts = [part for record in records if (part := getattr(record, name)) is not None]
+        value, norm = (sum(getattr(part, of) for part in parts) / max(1, len(parts)) for of in _PART)
+        means[name] = LossPart(value, norm) if parts else None
+    return LossRecord(**means)
 
 
 @dataclass(frozen=True)

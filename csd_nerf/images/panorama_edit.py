@@ -25,7 +25,7 @@ from csd_nerf.images.layout import PanoramaLayout
 from csd_nerf.images.panorama_sampling import sample_canvas
 from csd_nerf.images.patches import cut
 from csd_nerf.images.regions import Region, composed_prompts, region_weights, untouched
-from csd_nerf.images.running import Hooks, run_steps, steps_of_some
+from csd_nerf.images.running import EditSteps, Hooks, run_steps, steps_of_some
 from csd_nerf.images.tiles import decode_tiled, encode_tiled
 
 _NO_HOOKS = Hooks()
@@ -47,7 +47,7 @@ class PanoramaResult:
 
 
 @dataclass
-class PanoramaEdit:
+class PanoramaEdit(EditSteps):
     """An edit of one picture, prepared and checked."""
 
     prior: ImagePrior

@@ -51,15 +51,29 @@ class Outcome:
 
 @runtime_checkable
 class Steps(Protocol):
-    """An edit that is made of steps."""
+    """Work that is made of steps."""
 
     prior: ImagePrior
-    settings: EditSettings
     generator: torch.Generator
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        ...
+
+    @property
+    def resumable(self) -> bool:
+        """Whether it can go on from a step in the middle."""
+        ...
 
     @property
     def latents(self) -> Float[Tensor, "*shape"]:
         """What is optimised, as it is now."""
+        ...
+
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """What else it must know to go on, such as the optimiser's moments."""
         ...
 
     def solve(
@@ -73,6 +87,27 @@ class Steps(Protocol):
         ...
 
 
+class EditSteps:
+    """The part of `Steps` that follows from the settings of an edit."""
+
+    settings: EditSettings
+
+    @property
+    def total(self) -> int:
+        """Steps in all."""
+        return self.settings.steps
+
+    @property
+    def resumable(self) -> bool:
+        """Editors that sample start anew."""
+        return not self.settings.parts.samples
+
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """SGD without momentum remembers nothing."""
+        return {}
+
+
 def run_steps(steps: Steps, before: Checkpoint | None, hooks: Hooks, report: Callable[[int], None]) -> Outcome:
     """Make the steps that `before` does not have; `report(done)` after each."""
     started, counted, first = time.monotonic(), CountingPrior(steps.prior), 0
@@ -83,13 +118,13 @@ def run_steps(steps: Steps, before: Checkpoint | None, hooks: Hooks, report: Cal
 
     def state(done: int) -> Checkpoint:
         spent = samples + counted.samples, seconds + time.monotonic() - started
-        return Checkpoint(done, steps.latents.cpu(), steps.generator.get_state(), *spent)
+        return Checkpoint(done, steps.latents.cpu(), steps.generator.get_state(), *spent, networks=dict(steps.networks))
 
     def after(done: int) -> None:
-        if hooks.on_state is not None and not steps.settings.parts.samples:
+        if hooks.on_state is not None and steps.resumable:
             hooks.on_state(done, lambda: state(done))
         if hooks.on_step is not None:
-            hooks.on_step(done, steps.settings.steps)
+            hooks.on_step(done, steps.total)
         report(done)
 
     failure = None
@@ -97,4 +132,4 @@ def run_steps(steps: Steps, before: Checkpoint | None, hooks: Hooks, report: Cal
         made = steps.solve(counted, first, after, hooks.should_stop)
     except NonFiniteError as error:
         made, failure = error.partial.steps if isinstance(error.partial, Reached) else first, error
-    return Outcome(state(made), failure is None and made >= steps.settings.steps, failure)
+    return Outcome(state(made), failure is None and made >= steps.total, failure)

@@ -24,7 +24,7 @@ from csd_nerf.distill import (
 )
 from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.frames import FrameTargets, decode_frames
-from csd_nerf.images.running import Hooks, run_steps, steps_of_some
+from csd_nerf.images.running import EditSteps, Hooks, run_steps, steps_of_some
 from csd_nerf.priors.picture_sampling import sample_pictures
 
 BATCH_SIZE = 8
@@ -50,7 +50,7 @@ def steps_for(frames: int, batch_size: int, visits: int = VISITS) -> int:
 
 
 @dataclass
-class VideoEdit:
+class VideoEdit(EditSteps):
     """An edit of frames, prepared and checked."""
 
     prior: ImagePrior

@@ -1,6 +1,6 @@
 """Frozen diffusion models behind one protocol. Importing this is cheap: diffusers loads with the first prior."""
 
-from csd_nerf.priors.decoder_features import DecoderFeatures
+from csd_nerf.priors.decoder_features import DecoderFeatures, decoder_of
 from csd_nerf.priors.deepfloyd import DeepFloydPrior
 from csd_nerf.priors.diffusion import DiffusionPrior
 from csd_nerf.priors.errors import PriorError, PriorLayoutError, PriorNotFoundError
@@ -29,6 +29,7 @@ __all__ = [
     "PriorNotFoundError",
     "SourceBank",
     "TextToImagePrior",
+    "decoder_of",
     "load_prior",
     "mix_encodings",
     "nearest_view",

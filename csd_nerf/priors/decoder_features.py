@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from csd_nerf.distill.types import ImagePrior
 from csd_nerf.priors.autoencoder import Autoencoder
 
 DEFAULT_LEVELS = ("up_blocks.0", "up_blocks.1", "up_blocks.2")
@@ -57,6 +58,17 @@ class DecoderFeatures:
                 if name in self.levels:
                     found[name] = hidden.float()
         return [found[level] for level in self.levels]
+
+
+def decoder_of(prior: ImagePrior, levels: Sequence[str] = DEFAULT_LEVELS) -> DecoderFeatures:
+    """The decoder of a latent diffusion model. Raises `ValueError` for levels it has not, and for models on pixels."""
+    autoencoder = getattr(prior, "autoencoder", None)
+    if not isinstance(autoencoder, Autoencoder):
+        raise ValueError(
+            f"prior {prior.name!r} works on pixels and has no decoder to match features in: set lambda_fm=0, or take a "
+            "latent diffusion model"
+        )
+    return DecoderFeatures(autoencoder, levels)
 
 
 def _kl_blocks(vae: Any) -> dict[str, nn.Module]:

@@ -32,13 +32,13 @@ def pixels(path: Path) -> np.ndarray:
         return np.asarray(opened)
 
 
-def stop_after(step: int) -> Callable[..., object]:
+def stop_after(step: int, of: str = "Editing") -> Callable[..., object]:
     """In place of the progress bar: Ctrl-C after so many steps."""
 
     @contextmanager
     def progress(console: object, label: str, first: int = 0) -> Iterator[Callable[[int, int], None]]:
         def update(done: int, total: int) -> None:
-            if label == "Editing" and done == step:
+            if label == of and done == step:
                 os.kill(os.getpid(), signal.SIGINT)
 
         yield update

@@ -1,0 +1,133 @@
+"""`csd synthesize`: pictures of a caption, and LDP's Figure 7. Heavy libraries load when it runs, not for its help."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from csd_nerf.commands.edit_flags import own_flags
+from csd_nerf.commands.loss_flags import LossFlags, loss_words
+from csd_nerf.commands.sitting import conclude, keep, say, sitting
+from csd_nerf.durations import duration
+
+if TYPE_CHECKING:
+    from csd_nerf.images.checkpoint import Checkpoint
+    from csd_nerf.images.synthesis import Synthesis, SynthesisResult
+
+_SHEET_CELL = 192
+
+
+@dataclass(frozen=True)
+class Synthesize:
+    """Make pictures of a caption from noise: free latents that the losses of LDP Eq. 4 train.
+
+    Ctrl-C writes what is reached; the same command with --resume goes on from there.
+    """
+
+    prompt: str = ""
+    """The caption, such as "a red mushroom on a meadow, front view"."""
+    output: Path = Path("outputs/synthesis")
+    """Folder for the pictures 000.png ..., all of them in samples.png, and what was asked for in synthesis.json."""
+    samples: int = 1
+    """Pictures of the caption."""
+    kernel: Literal["rbf", "independent"] = "rbf"
+    """How samples listen to each other: by CSD's kernel, or not at all (SDS)."""
+    noise: Literal["independent", "shared"] = "independent"
+    """Whether all samples see one noise or each its own."""
+    ablation: bool = False
+    """Make them four times from the same noise: LSD alone, with FM, with KL, and with both (LDP Figure 7)."""
+    resume: bool = False
+    """Go on from where this command was stopped."""
+    flags: Annotated[LossFlags, tyro.conf.arg(name="")] = field(default_factory=LossFlags)
+
+    def run(self) -> int:
+        """Make and write them; status 130 if it was stopped."""
+        with own_flags():
+            return self._run()
+
+    def _run(self) -> int:
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+
+        kept = self._check()
+        work = self._prepared()
+        asked = {"prompt": self.prompt, "ablation": self.ablation, **self.flags.asked(work.settings)}
+        before = load_checkpoint(checkpoint_path(kept), asked) if self.resume else None
+        say(
+            f"{self.samples} picture{'s' * (self.samples > 1)} of {work.prior.size} x {work.prior.size} pixels, "
+            + (f"{len(work.variants)} sets of losses of " if self.ablation else "")
+            + f"{work.settings.steps} steps"
+            + (f", going on from step {before.step}" if before else "")
+        )
+        result, failure = self._make(work, kept, before, asked)
+        keep(kept, asked, result.checkpoint, result.complete or failure is not None)
+        self._write(work, result, kept, asked)
+        return conclude(kept, result.checkpoint, work.total, result.complete, failure)
+
+    def _check(self) -> Path:
+        """What can be said before anything is loaded; the file of the sheet."""
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.picture_files import check_picture_output
+
+        if not self.prompt.strip():
+            raise ValueError('--prompt is empty: give a caption, such as --prompt "a red mushroom on a meadow"')
+        if self.output.exists() and not self.output.is_dir():
+            raise ValueError(f"--output {self.output} is a file: give a folder")
+        sheet = self.output / ("ablation.png" if self.ablation else "samples.png")
+        check_picture_output(sheet)
+        if self.resume and not checkpoint_path(sheet).is_file():
+            load_checkpoint(checkpoint_path(sheet), {})  # which says what is wrong
+        return sheet
+
+    def _prepared(self) -> "Synthesis":
+        from csd_nerf.distill import LDP_WEIGHTS
+        from csd_nerf.images.synthesis import TOY, SynthesisSettings, prepare_synthesis
+
+        chosen = self.flags.chosen(TOY, LDP_WEIGHTS["synthesis"])
+        settings = SynthesisSettings(**chosen, samples=self.samples, kernel=self.kernel, noise=self.noise)
+        settings.validate()
+        prior = self.flags.load(needs_image=False)
+        return prepare_synthesis(prior, self.prompt, settings, self.ablation, self.flags.negative, self.flags.seed)
+
+    def _make(
+        self, work: "Synthesis", kept: Path, before: "Checkpoint | None", asked: dict[str, Any]
+    ) -> "tuple[SynthesisResult, Exception | None]":
+        """Do the work: the result, and why it ended before its time."""
+        from csd_nerf.distill import NonFiniteError
+
+        with sitting(kept, asked, before.step if before else 0, "Synthesizing") as hooks:
+            try:
+                return work.run(before, hooks), None
+            except NonFiniteError as error:
+                return error.partial, error
+
+    def _write(self, work: "Synthesis", result: "SynthesisResult", kept: Path, asked: dict[str, Any]) -> None:
+        """Write the pictures, and what there is to know of them."""
+        from csd_nerf.images.picture_files import write_picture
+        from csd_nerf.images.writing import contact_sheet, write_atomically
+
+        begun = -(-result.checkpoint.step // work.settings.steps) or 1
+        rows = [(name, list(images)) for name, images in list(zip(result.names, result.images, strict=True))[:begun]]
+        for name, images in rows:
+            stem = name.lower().replace(" + ", "_") + "_" if name else ""
+            for number, image in enumerate(images):
+                write_picture(self.output / f"{stem}{number:03d}.png", image)
+        sheet = contact_sheet(rows, scale=max(1, _SHEET_CELL // work.prior.size))
+        write_atomically(kept, lambda temporary: sheet.save(temporary))
+        state, norms = result.checkpoint, {}
+        for name, losses in zip(result.names, result.losses, strict=True):
+            if losses is not None:
+                say(f"{name + ': ' if name else ''}{loss_words(losses)} over the last tenth of the steps")
+                norms[name or "all"] = {
+                    key: part and {"value": part.value, "gradient norm": part.gradient_norm}
+                    for key, part in vars(losses).items()
+                }
+        text = json.dumps({**asked, "steps made": state.step, "losses, last tenth": norms}, indent=1)
+        write_atomically(self.output / "synthesis.json", lambda path: _write_text(path, text))
+        said = f"{state.network_samples} network samples, {duration(state.seconds)}"
+        say(f"{kept} and {sum(len(images) for _, images in rows)} pictures beside it ({said})")
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.write_text(text + "\n", encoding="utf-8")

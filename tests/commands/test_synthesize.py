@@ -1,0 +1,76 @@
+"""`csd synthesize` with the toy prior: what it writes, how it is stopped, what it refuses."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csd_nerf.cli import main
+from csd_nerf.commands import sitting
+from tests.commands.test_panorama import pixels, stop_after
+
+TOY = ["--prior", "toy", "--steps", "4", "--prompt", "a red mushroom on a meadow", "--lambda-fm", "0"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_it_writes_pictures_a_sheet_and_what_was_asked(tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "new" / "out"
+    assert main(["synthesize", *TOY, "--samples", "2", "--output", str(folder)]) == 0
+    assert names(folder) == ["000.png", "001.png", "samples.png", "synthesis.json"]
+    first, second = (pixels(folder / f"00{number}.png") for number in range(2))
+    assert first.shape == (64, 64, 3) and not np.array_equal(first, second)
+    assert np.asarray(pixels(folder / "samples.png")).shape[0] >= 192
+    record = json.loads((folder / "synthesis.json").read_text())
+    assert record["prompt"] == "a red mushroom on a meadow" and record["steps made"] == 4
+    assert record["lambda_feature_matching"] == 0 and record["losses, last tenth"]["all"]["lsd"]["gradient norm"] > 0
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "2 pictures of 64 x 64 pixels, 4 steps" in said and "16 network samples" in said and "|gradient| LSD" in said
+
+
+def test_a_stopped_ablation_goes_on_to_the_same_pictures(tmp_path: Path, monkeypatch, capsys) -> None:
+    def run(name: str, *more: str) -> int:
+        arguments = ["synthesize", *TOY, "--lambda-fm", "0.1", "--steps", "2", "--ablation", *more]
+        return main([*arguments, "--output", str(tmp_path / name)])
+
+    assert run("whole") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(3, "Synthesizing"))
+        assert run("part") == 130
+    assert "Stopped after step 3 of 8" in capsys.readouterr().err.replace("\n", " ")
+    begun = ["ablation.png", "ablation.png.resume", "lsd_000.png", "lsd_fm_000.png", "synthesis.json"]
+    assert names(tmp_path / "part") == begun
+    assert run("part", "--resume", "--seed", "3") == 2
+    assert "seed 0 (now 3)" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part", "--resume") == 0
+    assert names(tmp_path / "part") == names(tmp_path / "whole")
+    for path in sorted((tmp_path / "whole").glob("*.png")):
+        assert np.array_equal(pixels(path), pixels(tmp_path / "part" / path.name))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--prompt", " "], "--prompt is empty"),
+        (["--samples", "0"], "--samples 0"),
+        (["--steps", "0"], "--steps 0"),
+        (["--lr", "-1"], "--lr -1"),
+        (["--guidance", "nan"], "--guidance nan"),
+        (["--lambda-kl", "-1"], "--lambda-kl -1"),
+        (["--lambda-lsd", "0"], "--lambda-lsd 0"),
+        (["--ablation"], "--ablation"),
+        (["--seed", "-1"], "--seed -1"),
+        (["--resume"], "there is no"),
+        (["--output", "FILE"], "is a file"),
+        (["--prior", "no-such-prior"], "no-such-prior"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
+    (tmp_path / "file").write_text("")
+    arguments = [str(tmp_path / "file") if one == "FILE" else one for one in arguments]
+    assert main(["synthesize", *TOY, "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert said in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
