@@ -4,7 +4,8 @@ The frozen prior is not here but with the trainer: a module of the pipeline woul
 evaluation, rendering and export, which build the pipeline too, must not load it.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,13 @@ from csd_nerf.scenes.checkpoints import fitting_weights
 from csd_nerf.scenes.edit_datamanager import EditDataManager
 from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_session import EditSession
+from csd_nerf.scenes.quick_field import quicken
 from csd_nerf.scenes.random_state import capture_random_state, preserved_random_state
 from csd_nerf.scenes.viewer_panel import EditPanel
 
 STATE_VERSION = 1
+_RAYS_AT_ONCE = 1 << 20
+"""Rays are made for as many views at a time as have so many pixels."""
 
 
 def _from_above(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
@@ -52,6 +56,7 @@ class EditPipeline(VanillaPipeline):
             background = "white" if config.model.background_color == "white" else "black"
             config = replace(config, datamanager=replace(config.datamanager, background=background))
         super().__init__(config, str(device), test_mode, world_size, local_rank, grad_scaler)
+        quicken(self.nerfacto)
         if not config.view_dependence:
             self.nerfacto.field.direction_encoding.register_forward_pre_hook(_from_above)
         self.method = "csd-edit"
@@ -116,15 +121,40 @@ class EditPipeline(VanillaPipeline):
                 self.train(was_training)
 
     @torch.no_grad()
-    def render_view(self, view: int) -> Float[Tensor, "3 h w"]:
-        """Render a training view as the NeRF sees it now, with the correction of its camera, on the CPU."""
+    def render_training_views(self, views: Sequence[int]) -> list[Float[Tensor, "3 _h _w"]]:
+        """Render training views as the NeRF sees them now, with the corrections of their cameras, on the CPU.
+
+        Rays of several views go through the field together.
+        """
+        data, rendered = self.datamanager.train_dataset, []
         with self.undisturbed():
             self.eval()
-            cameras = self.datamanager.train_dataset.cameras.to(self.device)
-            rays = cameras.generate_rays(camera_indices=view, keep_shape=True)
-            shape = rays.origins.shape
-            rays = rays.flatten()
-            self.nerfacto.camera_optimizer.apply_to_raybundle(rays)
-            rays = rays.reshape(shape[:-1])
-            outputs = self.model.get_outputs_for_camera_ray_bundle(rays)
-            return outputs["rgb"].permute(2, 0, 1).clamp(0, 1).float().cpu()
+            cameras = data.cameras.to(self.device)
+            pixels = [math.prod(data.view_shape(view)) for view in views]
+            for group in _groups(pixels, _RAYS_AT_ONCE):
+                # A row of pixels and cameras, whether these are of one size or not.
+                grids = [cameras.get_image_coords(index=(views[place], 0)).reshape(-1, 2) for place in group]
+                counts = torch.tensor([pixels[place] for place in group])
+                chosen = torch.tensor([views[place] for place in group]).repeat_interleave(counts)[:, None]
+                coords = torch.cat(grids).to(self.device)
+                rays = cameras.generate_rays(camera_indices=chosen.to(self.device), coords=coords)
+                self.nerfacto.camera_optimizer.apply_to_raybundle(rays)
+                size = self.model.config.eval_num_rays_per_chunk
+                colours = torch.cat([self.model(rays[i : i + size])["rgb"] for i in range(0, len(rays), size)])
+                for place, part in zip(group, colours.split([pixels[place] for place in group]), strict=True):
+                    picture = part.view(*data.view_shape(views[place]), 3).permute(2, 0, 1)
+                    rendered.append(picture.clamp(0, 1).float().cpu())
+        return rendered
+
+
+def _groups(sizes: Sequence[int], limit: int) -> list[list[int]]:
+    """Consecutive places whose sizes sum to at most `limit`, or single ones."""
+    groups: list[list[int]] = []
+    total = 0
+    for place, size in enumerate(sizes):
+        if not groups or total + size > limit:
+            groups.append([])
+            total = 0
+        groups[-1].append(place)
+        total += size
+    return groups

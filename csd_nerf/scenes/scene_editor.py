@@ -107,7 +107,7 @@ class SceneEditor:
 
         with RoundProgress(label, show, quiet=session.by_pass) as progress:
             with self.lock, _fitting(number, self.pipeline.device, _RENDER_ADVICE):
-                renders = [self.pipeline.render_view(view) for view in views]
+                renders = self.pipeline.render_training_views(views)
             originals = [self.pipeline.datamanager.train_dataset.original(view) for view in views]
             entry = self._entry(step, views)
             try:

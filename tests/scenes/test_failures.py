@@ -65,7 +65,7 @@ def test_a_round_that_does_not_fit_into_memory_says_so(
         if place == "encode":
             patch.setattr(prior, "encode", fail)
         if place == "render":
-            patch.setattr(EditPipeline, "render_view", fail)
+            patch.setattr(EditPipeline, "render_training_views", fail)
         tiny_run(tiny_scene, tmp_path, prior=prior, load_dir=whole.scene_checkpoint.parent)
     assert advice in str(raised.value)
     models = tmp_path / "tiny/csd-edit-lite/run/nerfstudio_models"

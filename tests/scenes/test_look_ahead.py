@@ -94,6 +94,7 @@ def test_what_goes_wrong_ahead_is_told_by_the_round():
 
     ahead = LookAhead(NegativePrior(on_call=fail), MemoryBank(b"negative"))
     begin(ahead)
+    ahead.wait()
     with pytest.raises(RuntimeError, match="no memory"):
         ahead.finish()
     assert ahead.finish() == 0
