@@ -139,7 +139,7 @@ def _own_flags() -> Iterator[None]:
     try:
         yield
     except SceneError as error:
-        message = str(error).removeprefix("csd-edit: ")
+        message = str(error).removeprefix("csd_nerf: ")
         for theirs, ours in _FLAGS.items():
             message = re.sub(rf"(?<![\w-]){theirs}(?![\w-])", ours, message)
         if re.search(r"--(pipeline|optimizers|machine)\.|--(load-dir|mixed-precision)\b", message):

@@ -61,7 +61,7 @@ def _open(
         with contextlib.redirect_stdout(sys.stderr):  # standard output is the table's
             pipeline = load_scene(config, checkpoint)
     except SceneError as error:
-        raise ValueError(f"{source}: {str(error).removeprefix('csd-edit: ')}") from error
+        raise ValueError(f"{source}: {str(error).removeprefix('csd_nerf: ')}") from error
     except (yaml.YAMLError, AssertionError, OSError) as error:  # nerfstudio asserts that the data is there
         raise ValueError(f"{source} cannot be loaded: {error}. It needs its data where it was trained") from error
     return _views(pipeline, which, source, on_view)

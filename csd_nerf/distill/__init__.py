@@ -54,7 +54,9 @@ from csd_nerf.distill.types import (
     Query,
     ScorePrior,
     Target,
+    ViewPrior,
 )
+from csd_nerf.distill.views import GivenKernel, ViewDistiller, ViewGradient, surrogate
 
 __all__ = [
     "EDITORS",
@@ -75,6 +77,7 @@ __all__ = [
     "FeatureDecoder",
     "FeatureKernel",
     "FreeLatents",
+    "GivenKernel",
     "Guidance",
     "ImageGuidance",
     "ImagePrior",
@@ -113,6 +116,9 @@ __all__ = [
     "TemporalKernel",
     "TextGuidance",
     "UniformTimesteps",
+    "ViewDistiller",
+    "ViewGradient",
+    "ViewPrior",
     "check_edit",
     "check_groups",
     "distil",
@@ -134,4 +140,5 @@ __all__ = [
     "released_bandwidth",
     "resize",
     "set_linear_rate",
+    "surrogate",
 ]

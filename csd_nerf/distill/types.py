@@ -191,6 +191,15 @@ class ImagePrior(ScorePrior, Protocol):
 
 
 @runtime_checkable
+class ViewPrior(ImagePrior, Protocol):
+    """An image prior that rendered views can be distilled from: autograd goes through its encoder."""
+
+    def encode_attached(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """As `encode`, with autograd from the particles to the pictures."""
+        ...
+
+
+@runtime_checkable
 class Guidance(Protocol):
     """Classifier-free guidance."""
 

@@ -5,16 +5,15 @@ the same form, with a network whose pooling is blurred and which was trained on 
 all of its weights. Numbers of the two must not be compared, so every score is named after the one it is.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csd_nerf.metrics.types import Score, first_line
+from csd_nerf.metrics.types import Score
+from csd_nerf.perceptual_networks import load_perceptual_network
 
 SMALLEST_FOR_LPIPS = 32
 """Pixels a side: AlexNet's strides leave next to nothing of smaller pictures."""
@@ -51,49 +50,10 @@ class PerceptualDistance:
             )
         with torch.no_grad():
             parts = [self.distance(a, b) for a, b in zip(images.split(batch), references.split(batch), strict=True)]
-        return Score(self.name, torch.cat(parts).tolist(), "lower", self.note)
+        return Score(self.name, torch.cat(parts).cpu().tolist(), "lower", self.note)
 
 
 def load_perceptual_distance(kind: str = "auto", device: str | torch.device = "cpu") -> PerceptualDistance:
-    """LPIPS with AlexNet; with `auto` ST-LPIPS where AlexNet's weights are neither cached nor reachable.
-
-    Raises `ValueError` for a kind other than `auto`, `lpips`, `st-lpips`, and `OSError` when `lpips` is asked for and
-    cannot be had.
-    """
-    if kind not in ("auto", "lpips", "st-lpips"):
-        raise ValueError(f"--lpips {kind} is unknown: choose auto, lpips or st-lpips")
-    reason = ""
-    if kind != "st-lpips":
-        try:
-            return PerceptualDistance("LPIPS", "AlexNet", _scaled(_load_lpips(), device))
-        except (OSError, RuntimeError) as error:
-            reason = f"; stands in for LPIPS, whose AlexNet cannot be had ({first_line(error)})"
-            if kind == "lpips":
-                raise OSError(
-                    f"--lpips lpips needs AlexNet, which cannot be had ({first_line(error)}): put "
-                    f"alexnet-owt-7be5be79.pth into {torch.hub.get_dir()}/checkpoints, or take --lpips st-lpips"
-                ) from error
-    return PerceptualDistance("ST-LPIPS", f"AlexNet, shift-tolerant{reason}", _scaled(_load_st_lpips(), device))
-
-
-def _load_lpips() -> Any:
-    import lpips
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # it calls torchvision by names that are deprecated
-        return lpips.LPIPS(net="alex", verbose=False)
-
-
-def _load_st_lpips() -> Any:
-    from stlpips_pytorch import stlpips
-
-    return stlpips.LPIPS(net="alex", variant="shift_tolerant", verbose=False)
-
-
-def _scaled(network: Any, device: str | torch.device) -> Callable[[Tensor, Tensor], Tensor]:
-    network = network.to(device).eval().requires_grad_(False)
-
-    def distance(images: Tensor, references: Tensor) -> Tensor:
-        return network(2 * images.to(device) - 1, 2 * references.to(device) - 1).flatten().cpu()
-
-    return distance
+    """The distance of `load_perceptual_network`, which says what is raised."""
+    network = load_perceptual_network(kind, device)
+    return PerceptualDistance(network.name, network.note, network.distance)

@@ -40,7 +40,11 @@ class DeepFloydPrior(DiffusionPrior):
 
     def encode(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
         """Pictures in [0, 1] as pictures in [-1, 1], float32."""
-        return images.detach().to(self.device, torch.float32) * 2 - 1
+        return self.encode_attached(images.detach())
+
+    def encode_attached(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
+        """As `encode`, with autograd from the particles to the pictures."""
+        return images.to(self.device, torch.float32) * 2 - 1
 
     def decode(self, latents: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n 3 H W"]:
         """Pictures in [-1, 1] as pictures in [0, 1], float32: clamped, but what is not finite becomes NaN."""

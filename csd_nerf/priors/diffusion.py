@@ -127,6 +127,10 @@ class DiffusionPrior(ABC):
         """Particles of pictures in [0, 1] whose sides are multiples of `factor`."""
 
     @abstractmethod
+    def encode_attached(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """As `encode`, with autograd from the particles to the pictures."""
+
+    @abstractmethod
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
         """Pictures, clamped to [0, 1], float32; what overflows becomes NaN."""
 

@@ -31,6 +31,10 @@ class LatentDiffusionPrior(DiffusionPrior):
         """Latents of pictures in [0, 1] whose sides are multiples of `factor`: the scaled mode of the posterior."""
         return self.autoencoder.encode(images)
 
+    def encode_attached(self, images: Float[Tensor, "n 3 H W"]) -> Float[Tensor, "n c h w"]:
+        """As `encode`, with autograd from the latents to the pictures; all pictures go through in one call."""
+        return self.autoencoder.encode_attached(images)
+
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
         """Pictures, clamped to [0, 1], float32; what overflows becomes NaN."""
         return self.autoencoder.decode(latents)

@@ -17,9 +17,13 @@ class LossWatch:
     Mixed precision overflows now and then; its gradient scaler leaves such a step out and goes on.
     """
 
-    def __init__(self, checkpoints: Path, scaled: bool) -> None:
-        """`checkpoints` is the run's folder of them; `scaled` says whether a gradient scaler is at work."""
+    def __init__(self, checkpoints: Path, scaled: bool, remedy: str) -> None:
+        """`checkpoints` is the run's folder of them; `scaled` says whether a gradient scaler is at work.
+
+        `remedy` names the flags to change.
+        """
         self._checkpoints, self._allowed, self._lost = checkpoints, _PATIENCE if scaled else 0, 0
+        self._remedy = remedy
 
     def check(self, loss: Tensor, step: int) -> None:
         """Raise `SceneError` if the loss has been non-finite for too long."""
@@ -29,11 +33,10 @@ class LossWatch:
 
     def failure(self, step: int, what: str) -> SceneError:
         """The error that says how to go on."""
-        start = "Nothing is saved yet: start again"
-        if any(self._checkpoints.glob("step-*.ckpt")):
-            start = f"The last checkpoint is from before: resume with --load-dir {self._checkpoints}"
-        return SceneError(
-            f"the NeRF failed at step {step}: {what}. {start} and smaller learning rates "
-            "(--optimizers.fields.optimizer.lr, --optimizers.proposal-networks.optimizer.lr) or --mixed-precision "
-            "False."
-        )
+        start = "Nothing is saved yet: start again with"
+        if saved := sorted(self._checkpoints.glob("step-*.ckpt")):
+            step_saved = int(saved[-1].stem.removeprefix("step-"))
+            start = (
+                f"The last checkpoint is from before, step {step_saved}: resume with --load-dir {self._checkpoints} and"
+            )
+        return SceneError(f"the NeRF failed at step {step}: {what}. {start} {self._remedy}.")

@@ -9,19 +9,16 @@ edit phase, in all three cases:
 - from a checkpoint of a run of ours: what is left of both phases.
 """
 
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer
 from nerfstudio.utils import writer
-from nerfstudio.utils.misc import step_check
 
 from csd_nerf.distill.editing import check_edit
 from csd_nerf.distill.types import ImagePrior
-from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
 from csd_nerf.scenes.checkpoints import (
     find_checkpoint,
     keep_scene,
@@ -29,7 +26,6 @@ from csd_nerf.scenes.checkpoints import (
     read_checkpoint,
     write_checkpoint,
 )
-from csd_nerf.scenes.divergence import LossWatch
 from csd_nerf.scenes.edit_options import with_flags
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord, view_names
@@ -37,15 +33,20 @@ from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import remove_leftovers
 from csd_nerf.scenes.look_ahead import rounds_bank
-from csd_nerf.scenes.random_state import deterministic, restore_random_state
+from csd_nerf.scenes.random_state import restore_random_state
 from csd_nerf.scenes.run_summary import announce, announce_remaining, announce_resumption, summarize
 from csd_nerf.scenes.scene_editor import SceneEditor
+from csd_nerf.scenes.scene_trainer import SceneTrainer
 from csd_nerf.scenes.terminal import make_room_for_table, say
 from csd_nerf.scenes.trainer_config import EditTrainerConfig
-from csd_nerf.scenes.work_clock import WorkClock
+
+_REMEDY = (
+    "smaller learning rates (--optimizers.fields.optimizer.lr, --optimizers.proposal-networks.optimizer.lr) or "
+    "--mixed-precision False"
+)
 
 
-class EditTrainer(Trainer):
+class EditTrainer(SceneTrainer):
     """Trains a scene and edits it."""
 
     config: EditTrainerConfig
@@ -54,27 +55,12 @@ class EditTrainer(Trainer):
     def __init__(
         self, config: EditTrainerConfig, local_rank: int = 0, world_size: int = 1, prior: ImagePrior | None = None
     ) -> None:
-        self._clock = WorkClock()  # before nerfstudio sets `training_state`
-        super().__init__(config, local_rank, world_size)
+        super().__init__(config, local_rank, world_size, _REMEDY)
         self.edit_steps = config.max_num_iterations
         self.prior = prior
         self.scene_checkpoint: Path | None = None
         """The scene before its first edit: this run's, or that of the run that it goes on."""
-        self.stop_training = False
-        self._last_step: int | None = None
-        self._saved_step: int | None = None
         self._loaded: dict[str, Any] | None = None
-        self._losses = LossWatch(self.checkpoint_dir, self.grad_scaler.is_enabled())
-
-    @property
-    def training_state(self) -> Literal["training", "paused", "completed"]:
-        """Whether the loop steps; the viewer's buttons change it."""
-        return self._training_state
-
-    @training_state.setter
-    def training_state(self, state: Literal["training", "paused", "completed"]) -> None:
-        self._training_state: Literal["training", "paused", "completed"] = state
-        self._clock.set_paused(state == "paused")
 
     @property
     def session(self) -> EditSession:
@@ -90,10 +76,10 @@ class EditTrainer(Trainer):
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._summarize))
         announce(str(self.config.method_name), self.config.pipeline, self.session, self.prior, self.edit_steps)
 
-    def train(self) -> None:
-        """Train and edit until both phases are done."""
-        with deterministic(self.config.deterministic and self.device == "cpu"):
-            super().train()
+    @property
+    def is_deterministic(self) -> bool:
+        """What --deterministic says."""
+        return self.config.deterministic
 
     def _checked_prior(self) -> ImagePrior:
         """The prior, loaded if it was not given, after checking that it can do what the flags ask for."""
@@ -244,51 +230,13 @@ class EditTrainer(Trainer):
         say(f"  --load-dir {self.scene_checkpoint.parent}")
         make_room_for_table()
 
-    def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
-        """A NeRF step. Raises `SceneError`, with the last checkpoint untouched, when the NeRF has diverged."""
-        try:
-            output = super().train_iteration(step)
-        except FloatingPointError as error:
-            raise self._losses.failure(step, str(error)) from error
-        self._losses.check(output[0], step)
-        return output
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """See `EditPipeline.undisturbed`."""
+        return self.pipeline.undisturbed()
 
-    def eval_iteration(self, step: int) -> None:
-        """Evaluate as nerfstudio does, but without changing the random numbers that training draws."""
-        config = self.config
-        logged = config.is_wandb_enabled() or config.is_tensorboard_enabled() or config.is_comet_enabled()
-        every = (config.steps_per_eval_batch, config.steps_per_eval_image, config.steps_per_eval_all_images)
-        if not logged or not any(step_check(step, steps) for steps in every):
-            return  # keeping the random numbers costs more than a look at the step
-        with self.pipeline.undisturbed():
-            super().eval_iteration(step)
-
-    def save_checkpoint(self, step: int) -> None:
-        """Save a checkpoint that is whole or absent, then drop older ones if so configured.
-
-        nerfstudio calls this at the end with a step that was not made if the run was stopped.
-        """
-        step = step if self._last_step is None else self._last_step
-        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
-        if step == self._saved_step and path.exists():
-            return
-        self.editor.record.flush()  # a checkpoint needs the rounds that it knows
-        write_checkpoint(path, self._checkpoint(step), self.base_dir)
-        self._saved_step = step
-        if self.config.save_only_latest_checkpoint:
-            for other in self.checkpoint_dir.glob("step-*.ckpt"):
-                if other != path:
-                    other.unlink()
-
-    def _checkpoint(self, step: int, optimizers: bool = True) -> dict[str, Any]:
-        chosen = self.optimizers if optimizers else None
-        return {
-            "step": step,
-            "pipeline": self.pipeline.state_dict(),
-            "optimizers": {name: part.state_dict() for name, part in chosen.optimizers.items()} if chosen else {},
-            "schedulers": {name: part.state_dict() for name, part in chosen.schedulers.items()} if chosen else {},
-            "scalers": self.grad_scaler.state_dict(),
-        }
+    def before_saving(self) -> None:
+        """A checkpoint needs the rounds that it knows."""
+        self.editor.record.flush()
 
     def _summarize(self, step: int) -> None:
         """Called after training, before nerfstudio waits for the viewer to be closed."""

@@ -14,7 +14,7 @@ class SceneError(SystemExit, ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(f"csd-edit: {message}")
+        super().__init__(f"csd_nerf: {message}")
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from csd_nerf import perceptual_networks as module
 from csd_nerf.metrics import PerceptualDistance, load_perceptual_distance
-from csd_nerf.metrics import perceptual as module
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_lpips_where_alexnet_can_be_had(monkeypatch: pytest.MonkeyPatch):
 
     torch.manual_seed(0)
     network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
-    monkeypatch.setattr(module, "_load_lpips", lambda: network)
+    monkeypatch.setattr(module, "load_lpips", lambda: network)
     distance = load_perceptual_distance("auto")
     a, b = smooth(1), 1 - smooth(1)
     features = [network.net(network.scaling_layer(2 * x - 1)) for x in (a, b)]

@@ -33,11 +33,11 @@ def option(name: str, value: Any) -> Callable[[EditTrainerConfig], None]:
 def test_the_error_ends_a_command_with_its_message_alone():
     error = SceneError("the remedy")
     assert isinstance(error, ValueError) and isinstance(error, SystemExit)
-    assert error.code == str(error) == "csd-edit: the remedy"
+    assert error.code == str(error) == "csd_nerf: the remedy"
     code = "from csd_nerf.scenes.errors import SceneError; raise SceneError('the remedy')"
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=False)
-    assert (done.returncode, done.stderr) == (1, "csd-edit: the remedy\n")
+    assert (done.returncode, done.stderr) == (1, "csd_nerf: the remedy\n")
 
 
 def test_missing_data(tmp_path: Path):

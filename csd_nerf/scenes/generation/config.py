@@ -1,0 +1,83 @@
+"""The configurations of `csd-dreamfusion` and `csd-dreamfusion-lite`, from one factory."""
+
+from dataclasses import replace
+
+from nerfstudio.configs.base_config import LoggingConfig, ViewerConfig
+
+from csd_nerf.scenes.generation.datamanager import RandomViewDataManagerConfig
+from csd_nerf.scenes.generation.model import ObjectModelConfig
+from csd_nerf.scenes.generation.optimisers import AdanOptimizerConfig, WarmupCosineSchedulerConfig
+from csd_nerf.scenes.generation.options import GenerationPipelineConfig
+from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
+
+TOY_CAMERAS = {
+    "radius": (2.75, 3.0),
+    "elevation": (6.0, 46.0),
+    "field_of_view": (44.0, 46.0),
+}
+"""From where the toy world's pictures were taken, see `csd_nerf.toyworld.cameras`."""
+TOY_WORDS = {"prompt_suffix": "in a studio", "overhead": 40.0, "overhead_ramp": 8.0}
+"""What the toy world's captions say of the surroundings, and from where they say "overhead view"."""
+
+
+def dreamfusion_config() -> GenerationTrainerConfig:
+    """`csd-dreamfusion`: a coordinate MLP, DeepFloyd IF, four views, LPIPS between them (CSD D.2)."""
+
+    def optimizer() -> dict[str, object]:
+        return {"optimizer": AdanOptimizerConfig(lr=2e-3), "scheduler": WarmupCosineSchedulerConfig()}
+
+    return GenerationTrainerConfig(
+        method_name="csd-dreamfusion",
+        steps_per_save=1000,
+        max_num_iterations=10000,
+        mixed_precision=False,
+        pipeline=GenerationPipelineConfig(
+            datamanager=RandomViewDataManagerConfig(), model=ObjectModelConfig(eval_num_rays_per_chunk=1 << 14)
+        ),
+        optimizers={"fields": optimizer(), "background": optimizer()},
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 14),
+        logging=LoggingConfig(steps_per_log=50),
+    )
+
+
+def dreamfusion_lite_config() -> GenerationTrainerConfig:
+    """`csd-dreamfusion-lite`: the same on a machine without a GPU, in minutes: dense grids and the toy prior."""
+    full = dreamfusion_config()
+    model = replace(
+        full.pipeline.model,
+        field="voxel-grid",
+        blob_density=6.0,
+        blob_radius=0.7,
+        width=32,
+        background_frequencies=2,
+        samples_per_ray=40,
+        occupancy_resolution=32,
+        occupancy_threshold=0.5,
+    )
+    views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.5)
+
+    def optimizer(lr: float) -> dict[str, object]:
+        return {
+            "optimizer": AdanOptimizerConfig(lr=lr),
+            "scheduler": WarmupCosineSchedulerConfig(lr_start=1e-4, lr_end=1e-3, warmup_steps=20),
+        }
+
+    return replace(
+        full,
+        method_name="csd-dreamfusion-lite",
+        steps_per_save=200,
+        max_num_iterations=800,
+        pipeline=replace(
+            full.pipeline,
+            datamanager=views,
+            model=model,
+            prior="toy",
+            guidance_scale=10.0,
+            t_max_end=0.5,
+            opacity_weight=1.0,
+            orientation_weight=1.0,
+            lit_probability=0.3,
+            **TOY_WORDS,
+        ),
+        optimizers={"fields": optimizer(1e-2), "background": optimizer(3e-3)},
+    )

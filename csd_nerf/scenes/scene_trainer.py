@@ -1,0 +1,106 @@
+"""What every trainer of ours adds to nerfstudio's: whole checkpoints, a halt on NaN, pauses that cost no time.
+
+- A checkpoint is written whole or not at all, under the number of the last step that was made.
+- A loss that is not finite any more ends the run before a checkpoint of it is written.
+- On a CPU sums are made in one order, so that the same seed gives the same scene, bit by bit.
+- Evaluation, which draws random numbers, leaves those of the training alone.
+"""
+
+from abc import abstractmethod
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
+from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
+from nerfstudio.utils.misc import step_check
+
+from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
+from csd_nerf.scenes.checkpoints import write_checkpoint
+from csd_nerf.scenes.divergence import LossWatch
+from csd_nerf.scenes.random_state import deterministic
+from csd_nerf.scenes.work_clock import WorkClock
+
+
+class SceneTrainer(Trainer):
+    """nerfstudio's trainer, made safe to stop and to resume."""
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1, remedy: str = "") -> None:
+        """`remedy` says which flags to change where the loss is not finite."""
+        self._clock = WorkClock()  # before nerfstudio sets `training_state`
+        super().__init__(config, local_rank, world_size)
+        self.stop_training = False
+        self._last_step: int | None = None
+        self._saved_step: int | None = None
+        self._losses = LossWatch(self.checkpoint_dir, self.grad_scaler.is_enabled(), remedy)
+
+    @property
+    def training_state(self) -> Literal["training", "paused", "completed"]:
+        """Whether the loop steps; the viewer's buttons change it."""
+        return self._training_state
+
+    @training_state.setter
+    def training_state(self, state: Literal["training", "paused", "completed"]) -> None:
+        self._training_state: Literal["training", "paused", "completed"] = state
+        self._clock.set_paused(state == "paused")
+
+    @property
+    @abstractmethod
+    def is_deterministic(self) -> bool:
+        """Whether the configuration asks for the same scene each time."""
+
+    @abstractmethod
+    def undisturbed(self) -> AbstractContextManager[None]:
+        """Within, something may render or evaluate without changing how training goes on."""
+
+    def before_saving(self) -> None:
+        """Write what a checkpoint needs beside itself."""
+
+    def train(self) -> None:
+        """Train until all steps are made."""
+        with deterministic(self.is_deterministic and self.device == "cpu"):
+            super().train()
+
+    def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
+        """A step. Raises `SceneError`, with the last checkpoint untouched, when the NeRF has diverged."""
+        try:
+            output = super().train_iteration(step)
+        except FloatingPointError as error:
+            raise self._losses.failure(step, str(error)) from error
+        self._losses.check(output[0], step)
+        return output
+
+    def eval_iteration(self, step: int) -> None:
+        """Evaluate as nerfstudio does, but without changing the random numbers that training draws."""
+        config = self.config
+        logged = config.is_wandb_enabled() or config.is_tensorboard_enabled() or config.is_comet_enabled()
+        every = (config.steps_per_eval_batch, config.steps_per_eval_image, config.steps_per_eval_all_images)
+        if not logged or not any(step_check(step, steps) for steps in every):
+            return  # keeping the random numbers costs more than a look at the step
+        with self.undisturbed():
+            super().eval_iteration(step)
+
+    def save_checkpoint(self, step: int) -> None:
+        """Save a checkpoint that is whole or absent, then drop older ones if so configured.
+
+        nerfstudio calls this at the end with a step that was not made if the run was stopped.
+        """
+        step = step if self._last_step is None else self._last_step
+        path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
+        if step == self._saved_step and path.exists():
+            return
+        self.before_saving()
+        write_checkpoint(path, self._checkpoint(step), self.base_dir)
+        self._saved_step = step
+        if self.config.save_only_latest_checkpoint:
+            for other in self.checkpoint_dir.glob("step-*.ckpt"):
+                if other != path:
+                    other.unlink()
+
+    def _checkpoint(self, step: int, optimizers: bool = True) -> dict[str, Any]:
+        chosen = self.optimizers if optimizers else None
+        return {
+            "step": step,
+            "pipeline": self.pipeline.state_dict(),
+            "optimizers": {name: part.state_dict() for name, part in chosen.optimizers.items()} if chosen else {},
+            "schedulers": {name: part.state_dict() for name, part in chosen.schedulers.items()} if chosen else {},
+            "scalers": self.grad_scaler.state_dict(),
+        }
