@@ -3,7 +3,9 @@
 nerfstudio 1.1.5 hashes each of a cell's eight corners from its coordinates: 24 products of 64-bit numbers for every
 point and level, and as many copies. Only the lowest bits of a hash count (the table has a power of two of entries), so
 that 32-bit numbers, which wrap around, do; and a corner's hash is the exclusive or of one product along each axis, of
-which there are six. Interpolation is nerfstudio's, operation for operation: values are equal to the bit.
+which there are six. Interpolation is nerfstudio's, operation for operation: values are equal to the bit. On a CPU,
+where nothing asks for the gradient into the points, eight entries are weighed and summed as they are read, and their
+gradient is summed into the table once instead of eight times: equal up to rounding.
 
 Its contraction of space asks torch for the largest of three absolute values in a way that takes thirty times as long as
 to take it.
@@ -11,6 +13,7 @@ to take it.
 On a CPU both are most of a step of a small field. Where tinycudann computes the grid there is nothing to do.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -19,6 +22,7 @@ from jaxtyping import Float
 from nerfstudio.field_components.encodings import HashEncoding
 from nerfstudio.field_components.spatial_distortions import SceneContraction
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _PRIMES = (1, 2654435761 - (1 << 32), 805459861)
 """Of Instant-NGP (Mueller et al. 2022, Eq. 4), the second as a signed 32-bit number."""
@@ -45,16 +49,56 @@ def hash_grid(encoding: HashEncoding, points: Float[Tensor, "*n 3"]) -> Float[Te
     start = encoding.hash_offset.to(device, torch.int32)
     (x0, y0, z0), (x1, y1, z1) = low.unbind(-1), high.unbind(-1)
     x0, x1 = x0 | start, x1 | start
+    columns = x0 ^ y0, x0 ^ y1, x1 ^ y0, x1 ^ y1
+    if device.type == "cpu" and not (points.requires_grad and torch.is_grad_enabled()):
+        entries = torch.stack([column ^ z for z in (z0, z1) for column in columns], dim=-1)
+        values = _WeighedEntries.apply(encoding.hash_table, entries.view(-1, 8), _weights(offset).view(-1, 8))
+        return values.view(*points.shape[:-1], -1)
+    return _interpolated(encoding.hash_table, columns, (z0, z1), offset)
+
+
+def _interpolated(table: Tensor, columns: Sequence[Tensor], levels: Sequence[Tensor], offset: Tensor) -> Tensor:
+    """As nerfstudio does it; `columns` are the low-low, low-high, high-low and high-high corners in x and y."""
     x, y, z = (offset[..., axis : axis + 1] for axis in range(3))
+    low_low, low_high, high_low, high_high = columns
 
-    def between(high_corner: Tensor, low_corner: Tensor) -> Tensor:
+    def between(high: Tensor, low: Tensor) -> Tensor:
         """Along x."""
-        return encoding.hash_table[high_corner.long()] * x + encoding.hash_table[low_corner.long()] * (1 - x)
+        return table[high.long()] * x + table[low.long()] * (1 - x)
 
-    low_low, low_high, high_low, high_high = x0 ^ y0, x0 ^ y1, x1 ^ y0, x1 ^ y1
-    above = between(high_high ^ z1, low_high ^ z1) * y + between(high_low ^ z1, low_low ^ z1) * (1 - y)
-    below = between(high_high ^ z0, low_high ^ z0) * y + between(high_low ^ z0, low_low ^ z0) * (1 - y)
+    below, above = (
+        between(high_high ^ level, low_high ^ level) * y + between(high_low ^ level, low_low ^ level) * (1 - y)
+        for level in levels
+    )
     return torch.flatten(above * z + below * (1 - z), start_dim=-2)
+
+
+def _weights(offset: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 8"]:
+    """Of a cell's corners, x before y before z."""
+    low, high = (1 - offset).unbind(-1), offset.unbind(-1)
+    columns = [x * y for x in (low[0], high[0]) for y in (low[1], high[1])]
+    return torch.stack([column * z for z in (low[2], high[2]) for column in columns], dim=-1)
+
+
+class _WeighedEntries(torch.autograd.Function):
+    """sum_k w_k table[e_k] for each row of entries e (m 8) and weights w (m 8); differentiable in the table."""
+
+    @staticmethod
+    def forward(context: Any, table: Tensor, entries: Tensor, weights: Tensor) -> Tensor:
+        context.save_for_backward(entries, weights)
+        context.shape = table.shape
+        return torch.nn.functional.embedding_bag(entries, table, per_sample_weights=weights, mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        entries, weights = context.saved_tensors
+        rows, features = context.shape
+        sums = [
+            torch.bincount(entries.view(-1), (weights * gradient[:, k, None]).view(-1), minlength=rows)
+            for k in range(features)
+        ]
+        return torch.stack(sums, dim=1).to(gradient), None, None
 
 
 def contract(contraction: SceneContraction, positions: Any) -> Any:
