@@ -16,6 +16,7 @@ from csd_nerf.commands.bench import Bench
 from csd_nerf.commands.metrics import Metrics
 from csd_nerf.commands.panorama import Panorama
 from csd_nerf.commands.prior_check import PriorCheck
+from csd_nerf.commands.stylegan import StyleGAN
 from csd_nerf.commands.synthesize import Synthesize
 from csd_nerf.commands.video import Video
 
@@ -177,6 +178,7 @@ class Csd:
         | Annotated[Panorama, tyro.conf.subcommand("panorama")]
         | Annotated[Video, tyro.conf.subcommand("video")]
         | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
+        | Annotated[StyleGAN, tyro.conf.subcommand("stylegan")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     ) = field(default_factory=Demo)

@@ -1,6 +1,6 @@
 """Optimisation of parameters theta behind particles v = g(theta), with any torch optimiser (LDP Sections 3.4 and 5).
 
-Each step draws particles, asks `LatentLosses` for the gradient of LDP Eq. 4 into them, and propagates it:
+Each step draws particles, asks an objective, such as `LatentLosses`, for the gradient of LDP Eq. 4 into them, and propagates it:
 
     dL/dtheta = (dv/dtheta)^T (dL/dv)  +  d(extra)/dtheta
 
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from csd_nerf.distill.distiller import NonFiniteError
-from csd_nerf.distill.latent_objective import LatentLosses, LatentStep
+from csd_nerf.distill.latent_objective import LatentStep
 from csd_nerf.distill.optimize import Reached
 from csd_nerf.distill.types import Target
 
@@ -45,8 +45,17 @@ class Parameterisation(Protocol):
         ...
 
 
+@runtime_checkable
+class Objective(Protocol):
+    """What gives the gradient into the particles: `LatentLosses`, or what adds to it."""
+
+    def __call__(self, latents: Float[Tensor, "n c h w"], target: Target, generator: torch.Generator) -> LatentStep:
+        """Total gradient into the particles. Raises `NonFiniteError`."""
+        ...
+
+
 def optimize_parameters(
-    losses: LatentLosses,
+    losses: Objective,
     shown: Parameterisation,
     target: Target,
     optimizer: torch.optim.Optimizer,

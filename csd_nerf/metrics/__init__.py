@@ -8,6 +8,7 @@ from csd_nerf.metrics.clip_scores import (
     r_precision,
     text_similarity,
 )
+from csd_nerf.metrics.diversity import diversity
 from csd_nerf.metrics.frechet import fid, frechet_distance, load_inception
 from csd_nerf.metrics.perceptual import PerceptualDistance, load_perceptual_distance
 from csd_nerf.metrics.pixel_scores import change_outside, colour_spread, psnr, ssim
@@ -23,6 +24,7 @@ __all__ = [
     "colour_spread",
     "depth_pictures",
     "directional_similarity",
+    "diversity",
     "fid",
     "frechet_distance",
     "image_consistency",

@@ -1,0 +1,172 @@
+"""Tensors out of pickled checkpoints, without executing them.
+
+A pickle is a program that may name any function to call. NVIDIA's network files (.pkl) are pickles that carry the
+source code of their classes and run it when they are loaded; rosinality's training checkpoints (.pt) hold an
+`argparse.Namespace` beside the tensors. Here every name in a pickle is looked up in a table of harmless stand-ins:
+tensors and their storages, containers, numpy's arrays and numbers, and records that only keep the state that they are
+given. Any other name ends the reading with an error. The source code in NVIDIA's files is read as the text it is.
+"""
+
+import collections
+import io
+import pickle
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
+
+from csd_nerf.images.stylegan.files import NETWORKS, SUFFIXES, read_tensors
+from csd_nerf.images.stylegan.layouts import CheckpointError
+
+
+class Record:
+    """In the place of an object of a class that is not loaded: its state."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        """Keep what the object was made of."""
+        self.state: dict[str, Any] = {"arguments": arguments, **named}
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = dict(state) if isinstance(state, dict) else {"state": state}
+
+
+class _Dictionary(dict):
+    """In the place of subclasses of dict."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            self.update(state)
+
+
+def read_pickled(path: Path) -> dict[str, Tensor]:
+    """The flat state dict of the generator in a pickled checkpoint: NVIDIA's .pkl, or a .pt that holds objects.
+
+    Raises `CheckpointError` that names what the file wanted to load, if it is more than a checkpoint's contents.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: give the checkpoint to convert")
+    suffix = path.suffix.lower()
+    if suffix == ".pkl":
+        content = _nvidia(path)
+    elif suffix in SUFFIXES:
+        content = _torch(path)
+    else:
+        raise CheckpointError(f"{path}: checkpoints that can be converted end with .pkl, {', '.join(SUFFIXES)}")
+    return content
+
+
+def _torch(path: Path) -> Any:
+    """A file of torch's, with argparse's container of options allowed: it has attributes and no behaviour."""
+    import argparse
+
+    if path.suffix.lower() == ".safetensors":
+        return read_tensors(path)
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} wants to load objects that are no part of a generator's checkpoint "
+            f"({str(error).splitlines()[0][:200]}): it is not converted. If you trust it, take the tensors out with "
+            "the code that wrote it"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0][:160]})") from error
+
+
+def _nvidia(path: Path) -> dict[str, Tensor]:
+    try:
+        with open(path, "rb") as file:
+            content = _Unpickler(file, path).load()
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever damaged bytes make of an unpickler
+        raise CheckpointError(f"{path} cannot be read as a pickle ({type(error).__name__}: {error})") from error
+    network = content
+    if isinstance(content, dict):
+        network = next((content[name] for name in NETWORKS if content.get(name) is not None), None)
+    if not isinstance(network, Record) or "_modules" not in network.state:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
+        raise CheckpointError(
+            f"{path} holds no generator of stylegan2-ada-pytorch: {found}. Files of the TensorFlow versions are "
+            "converted first by NVIDIA's legacy.py"
+        )
+    return dict(_state_dict(network))
+
+
+def _state_dict(module: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a module and those in it, as `torch.nn.Module.state_dict` names them."""
+    for kind in ("_parameters", "_buffers"):
+        for name, value in (module.state.get(kind) or {}).items():
+            if isinstance(value, Tensor):
+                yield prefix + name, value.detach()
+    for name, child in (module.state.get("_modules") or {}).items():
+        if isinstance(child, Record):
+            yield from _state_dict(child, f"{prefix}{name}.")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds nothing but what is in the table."""
+
+    def __init__(self, file: Any, path: Path) -> None:
+        super().__init__(file)
+        self.path = path
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A stand-in; raises `CheckpointError` for names that are not in the table."""
+        found = _TABLE.get((module.replace("numpy._core", "numpy.core"), name))
+        if found is None:
+            raise CheckpointError(
+                f"{self.path} wants to load {module}.{name}, which is no part of a generator's checkpoint: it is not "
+                "converted, and nothing in it was executed"
+            )
+        return found
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Nothing is stored outside the file."""
+        raise CheckpointError(f"{self.path} refers to something outside of it ({pid!r})")
+
+
+def _persistent(meta: dict[str, Any]) -> Record:
+    """In the place of NVIDIA's function that executes the source code in `meta`."""
+    record = Record()
+    record.state = dict(meta.get("state") or {})
+    return record
+
+
+def _storage(content: bytes) -> Any:
+    """A storage, as torch pickles it inside other pickles: bytes of a file of torch's own, read safely."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _scalar(dtype: np.dtype, content: bytes) -> Any:
+    if dtype.hasobject:
+        raise CheckpointError("a numpy scalar of objects is no part of a generator's checkpoint")
+    return np.frombuffer(content, dtype=dtype)[0]
+
+
+def _dtype(*arguments: Any) -> np.dtype:
+    """The types of numpy's of numbers and texts; what they are is said in a string."""
+    made = np.dtype(str(arguments[0]))
+    if made.hasobject:
+        raise CheckpointError("a numpy array of objects is no part of a generator's checkpoint")
+    return made
+
+
+_TABLE: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
+    ("dnnlib.util", "EasyDict"): _Dictionary,
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("builtins", "set"): set,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch", "Size"): torch.Size,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy", "dtype"): _dtype,
+}
