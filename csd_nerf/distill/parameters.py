@@ -1,6 +1,7 @@
 """Optimisation of parameters theta behind particles v = g(theta), with any torch optimiser (LDP Sections 3.4 and 5).
 
-Each step draws particles, asks an objective, such as `LatentLosses`, for the gradient of LDP Eq. 4 into them, and propagates it:
+Each step draws particles, asks an objective, such as `LatentLosses`, for the gradient of LDP Eq. 4 into them, and
+propagates it:
 
     dL/dtheta = (dv/dtheta)^T (dL/dv)  +  d(extra)/dtheta
 
