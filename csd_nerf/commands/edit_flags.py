@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -82,6 +82,8 @@ class PriorFlags:
 class EditFlags(PriorFlags):
     """Which model edits, and how. What is left out takes the preset's value, or the toy prior's own."""
 
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """Of its networks; auto is fp16 on a GPU, bf16 on a CPU that has instructions for it, and fp32 elsewhere."""
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
     steps: int | None = None
@@ -121,7 +123,10 @@ class EditFlags(PriorFlags):
 
     def load(self, *, needs_image: bool) -> "DiffusionPrior":
         """Load the prior; where several processes edit, they share its work."""
-        return shared(super().load(needs_image=needs_image))
+        from csd_nerf.priors import edit_precision
+
+        chosen = replace(self, precision=edit_precision(self.precision, self.device))
+        return shared(super(EditFlags, chosen).load(needs_image=needs_image))
 
     def settings(self, noise: str | None) -> "EditSettings":
         """What the flags say, all but the number of steps where it is left out. Raises `ValueError` by flag."""
