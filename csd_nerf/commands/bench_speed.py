@@ -41,6 +41,7 @@ class SpeedRun:
 
         from csd_nerf.bench import speed_report
         from csd_nerf.bench.checkout import commit
+        from csd_nerf.bench.matching_speed import DECODER, decoder, measure_matching
         from csd_nerf.bench.speed import measure
         from csd_nerf.priors import load_prior
 
@@ -48,25 +49,38 @@ class SpeedRun:
         # Reduced precision of float32 products would make the contestants' gradients differ, and flatter the rate.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         prior = load_prior(self.prior, dtype=self.precision, needs_image=True)
-        about = {
-            "prior": Path(self.prior).name,
-            "precision": str(prior.dtype).removeprefix("torch."),
+        machine = {
             "device": prior.device.type,
-            "parameters": sum(weight.numel() for weight in prior.unet.parameters()) / 1e6,
             "machine": speed_report.machine(),
             "commit": commit(),
             "date": date.today().isoformat(),
             "rounds": self.rounds,
             "command": shlex.join(["csd", *sys.argv[1:]]),
         }
+        about = machine | {
+            "prior": Path(self.prior).name,
+            "precision": str(prior.dtype).removeprefix("torch."),
+            "parameters": sum(weight.numel() for weight in prior.unet.parameters()) / 1e6,
+        }
         for n in self.particles:
-            entry = speed_report.record(measure(prior, n, rounds=self.rounds, compiled=self.compiled), about)
-            same = ("prior", "precision", "machine", "particles")
-            kept = [old for old in kept if any(old[name] != entry[name] for name in same)] + [entry]
-            self._write(kept, speed_report.page(kept))
-            text = "\n".join(speed_report.section(entry))
-            Console().print(text, markup=False, highlight=False, soft_wrap=True)
+            measured = measure(prior, n, rounds=self.rounds, compiled=self.compiled)
+            kept = self._add(kept, speed_report.record(measured, about))
+        channels, side = (DECODER, 64) if prior.device.type == "cuda" else (tuple(c // 4 for c in DECODER), 24)
+        found = measure_matching(decoder(prior.device, channels), side, self.rounds)
+        what = f"a decoder of {', '.join(map(str, reversed(channels)))} channels on {side} x {side} latents"
+        self._add(kept, speed_report.matching_record(found, machine, what))
         return 0
+
+    def _add(self, kept: list[dict[str, Any]], entry: dict[str, Any]) -> list[dict[str, Any]]:
+        """Write and show a measurement in the place of an earlier one of the same."""
+        from csd_nerf.bench import speed_report
+
+        same = ("prior", "precision", "machine", "particles", "decoder")
+        kept = [old for old in kept if any(old.get(name) != entry.get(name) for name in same)] + [entry]
+        self._write(kept, speed_report.page(kept))
+        text = "\n".join(speed_report.section(entry))
+        Console().print(text, markup=False, highlight=False, soft_wrap=True)
+        return kept
 
     def _kept(self) -> list[dict[str, Any]]:
         """Earlier measurements: those of the same prior, precision, machine and particles are replaced."""

@@ -107,11 +107,17 @@ def test_the_command_writes_its_tables_and_replaces_what_it_measured_before(
     flags = ["bench", "speed", "--prior", str(folder), "--rounds", "1", "--precision", "fp32"]
     flags += ["--output", str(tmp_path / "out")]
     monkeypatch.setattr(sys, "argv", ["csd", *flags])
+    monkeypatch.setattr("csd_nerf.bench.matching_speed.DECODER", (128, 128, 128, 128))
     for n in ("3", "4", "3"):
         assert main([*flags, "--particles", n]) == 0
-    assert [entry["particles"] for entry in json.loads((tmp_path / "out/speed.json").read_text())] == [4, 3]
+    kept = json.loads((tmp_path / "out/speed.json").read_text())
+    assert [entry.get("particles") for entry in kept] == [4, 3, None]
     text = (tmp_path / "out/speed.md").read_text()
-    assert text.count("| ours |") == 2 and f"`csd bench speed --prior {folder}" in text
+    assert (
+        text.count("| ours |") == 2
+        and text.count("Two whole decodes take") == 1
+        and f"`csd bench speed --prior {folder}" in text
+    )
 
 
 @pytest.mark.parametrize(
