@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from csd_nerf.commands.bench import Bench
+from csd_nerf.commands.layers import Layers
 from csd_nerf.commands.metrics import Metrics
 from csd_nerf.commands.panorama import Panorama
 from csd_nerf.commands.prior_check import PriorCheck
@@ -180,6 +181,7 @@ class Csd:
         | Annotated[Video, tyro.conf.subcommand("video")]
         | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
         | Annotated[StyleGAN, tyro.conf.subcommand("stylegan")]
+        | Annotated[Layers, tyro.conf.subcommand("layers")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     ) = field(default_factory=Demo)

@@ -23,6 +23,7 @@ _SETTINGS = (
     "lambda_kl",
     "lambda_mask",
     "lambda_sparsity",
+    "latent_lr",
     "steps",
     "lr",
     "t_min",

@@ -14,7 +14,8 @@ from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
-    from csd_nerf.images.synthesis import Synthesis, SynthesisResult
+    from csd_nerf.images.synthesis import SynthesisResult
+    from csd_nerf.images.synthesis_run import Synthesis
 
 _SHEET_CELL = 192
 
@@ -82,7 +83,8 @@ class Synthesize:
 
     def _prepared(self) -> "Synthesis":
         from csd_nerf.distill import LDP_WEIGHTS
-        from csd_nerf.images.synthesis import TOY, SynthesisSettings, prepare_synthesis
+        from csd_nerf.images.synthesis import TOY, SynthesisSettings
+        from csd_nerf.images.synthesis_run import prepare_synthesis
 
         chosen = self.flags.chosen(TOY, LDP_WEIGHTS["synthesis"])
         settings = SynthesisSettings(**chosen, samples=self.samples, kernel=self.kernel, noise=self.noise)

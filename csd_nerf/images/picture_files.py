@@ -1,7 +1,8 @@
 """Pictures in files: read upright, in sRGB and at full depth, written whole or not at all.
 
 A picture is read as a viewer shows it: turned as the camera says, its colours brought to sRGB by its profile, its
-transparency kept apart (colours are not premultiplied). Files are written with 8 bits a channel, in sRGB.
+transparency kept apart (colours are not premultiplied). Files are written with 8 bits a channel, in sRGB; PNGs with 16
+where they are asked for.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from csd_nerf.images.writing import write_atomically
+from csd_nerf.images.writing import write_atomically, write_deep_png
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Extensions that are written. Whatever else Pillow knows is read too."""
@@ -49,6 +50,8 @@ class Picture:
     """sRGB in [0, 1], float32 on the CPU, upright, not premultiplied."""
     alpha: Float[Tensor, "h w"] | None = None
     """How opaque it is, in [0, 1]; None if the file says nothing of it."""
+    bits: int = 8
+    """Of a channel in the file: 8 or 16."""
 
 
 def read_picture(path: Path) -> Picture:
@@ -89,17 +92,23 @@ def picture_size(path: Path) -> tuple[int, int]:
         raise ValueError(_unreadable(path, error)) from error
 
 
-def write_picture(path: Path, image: Float[Tensor, "3 h w"], alpha: Float[Tensor, "h w"] | None = None) -> None:
-    """Write a picture in [0, 1] with 8 bits a channel, in the format of the extension.
+def write_picture(
+    path: Path, image: Float[Tensor, "3 h w"], alpha: Float[Tensor, "h w"] | None = None, *, bits: int = 8
+) -> None:
+    """Write a picture in [0, 1] with 8 bits a channel, in the format of the extension; a PNG with 16, if asked.
 
     JPEG has quality 95 and full colour resolution, WebP quality 95. The file appears complete or not at all, with its
-    folders. Raises `ValueError` as `check_picture_output`.
+    folders. Raises `ValueError` as `check_picture_output`, and for 16 bits in another format.
     """
     height, width = image.shape[-2:]
     check_picture_output(path, alpha=alpha is not None, size=(height, width))
-    planes = image if alpha is None else (*image, alpha)
+    planes, suffix = image if alpha is None else (*image, alpha), path.suffix.lower()
+    if bits == 16:
+        if suffix != ".png":
+            raise ValueError(f"{path}: 16 bits a channel are written as .png only")
+        write_deep_png(path, planes)
+        return
     pixels = Image.fromarray(_bytes(planes, height, width))
-    suffix = path.suffix.lower()
     write_atomically(path, lambda temporary: pixels.save(temporary, **_OPTIONS.get(suffix, {})))
 
 
@@ -258,7 +267,8 @@ def _deep(path: Path, opened: ImageFile.ImageFile) -> Picture:
         shown = Image.fromarray(_bytes(image, *image.shape[1:]))
         converted = _in_srgb(shown, profile)
         image = _unit(np.asarray(converted)) if converted.tobytes() != shown.tobytes() else image
-    return Picture(upright(image, orientation), None if alpha is None else upright(alpha, orientation))
+    bits = 16 if pixels.dtype == np.uint16 else 8
+    return Picture(upright(image, orientation), None if alpha is None else upright(alpha, orientation), bits)
 
 
 def _unit(pixels: Any) -> Float[Tensor, "..."]:

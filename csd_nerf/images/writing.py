@@ -32,6 +32,27 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_deep_png(path: Path, planes: Sequence[Tensor] | Tensor) -> None:
+    """Write three planes of colour (h w) in [0, 1], and perhaps one of opacity, with 16 bits a channel.
+
+    Pillow writes no colour of 16 bits. Raises `ValueError` for a picture that a PNG cannot hold.
+    """
+    import cv2
+
+    pixels = np.empty((*planes[0].shape, len(planes)), np.uint16)
+    for channel, source in enumerate((2, 1, 0, 3)[: len(planes)]):  # OpenCV's blue comes first
+        plane = planes[source].detach().double().cpu().clamp(0, 1) * 65535
+        pixels[..., channel] = plane.round().numpy().astype(np.uint16)
+    done, encoded = cv2.imencode(".png", pixels)
+    if not done:
+        raise ValueError(f"{path} could not be encoded as a PNG of 16 bits")
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(encoded.tobytes())
+
+    write_atomically(path, write)
+
+
 def contact_sheet(rows: Sequence[tuple[str, Sequence[Float[Tensor, "3 _h _w"]]]], scale: int = 1) -> Image.Image:
     """Rows of pictures with their titles on the left.
 

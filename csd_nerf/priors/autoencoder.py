@@ -94,6 +94,12 @@ class Autoencoder:
         with torch.autocast(self.device.type, enabled=False):
             return self._scale(self._moments(images)[0])
 
+    def decode_attached(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 H W"]:
+        """`decode`, differentiable with respect to the latents, not clamped; all rows in one call."""
+        with torch.autocast(self.device.type, enabled=False):
+            raw = latents.to(self.device, torch.float32) / self.scaling_factor + self.shift_factor
+            return self.vae.decode(raw.to(self.dtype), return_dict=False)[0].float() / 2 + 0.5
+
     def encode_condition(
         self, images: Float[Tensor, "n 3 H W"], *, scaled_sample: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:

@@ -14,7 +14,8 @@ from csd_nerf.distill import (
     UniformTimesteps,
     latent_score_distiller,
 )
-from csd_nerf.images.synthesis import SynthesisSettings, ablation_of, prepare_synthesis, synthesize
+from csd_nerf.images.synthesis import SynthesisSettings, ablation_of, synthesize
+from csd_nerf.images.synthesis_run import prepare_synthesis, with_kernel
 from csd_nerf.priors import decoder_of, load_prior
 from tests.distill.analytic import FormulaPrior
 from tests.tiny_prior import make_tiny_prior
@@ -36,8 +37,6 @@ def test_it_is_adamw_on_the_gradient_of_equation_4(prior) -> None:
     optimizer = torch.optim.AdamW([v], lr=0.1)
     text, null = (one[None].expand(2, -1, -1) for one in prior.encode_text(["a red cube", ""]))
     distiller = latent_score_distiller(prior, guidance_scale=7.5, timesteps=UniformTimesteps(0.2, 0.98))
-    from csd_nerf.images.synthesis import with_kernel
-
     losses = LatentLosses(with_kernel(distiller, "rbf", "independent"), FAST.losses, decoder_of(prior, LEVELS))
     for _ in range(4):
         v.grad = losses(v, Target((text,), null, torch.zeros(2, 4, 8, 8)), generator).gradient

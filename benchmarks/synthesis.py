@@ -1,0 +1,206 @@
+"""What feature matching and the KL regulariser do to pictures made from words: LDP Figure 7 with numbers.
+
+    python -m benchmarks.synthesis WORK [TAESD PHOTOS]   # about 25 minutes of one core; benchmarks/results/synthesis
+
+WORK keeps what was computed; it is not computed again. TAESD is a folder of the tiny autoencoder of Stable Diffusion's
+latent space, PHOTOS a folder of photos: with them, the two losses in that space, under a prior known in closed form.
+"""
+
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.synthesis_real import measure_real
+from csd_nerf.bench.checkout import commit
+from csd_nerf.bench.statistics import Interval, bootstrap
+from csd_nerf.distill import LDP_WEIGHTS, LossWeights, Target, TextGuidance
+from csd_nerf.images.synthesis import TOY, SynthesisSettings, ablation_of
+from csd_nerf.images.synthesis_run import Synthesis
+from csd_nerf.images.writing import contact_sheet, write_atomically
+from csd_nerf.priors import load_prior, sample
+from csd_nerf.toyworld.judging.colour import to_lab
+from csd_nerf.toyworld.judging.pictures import CaptionScene, PictureJudge, caption_scenes
+from csd_nerf.toyworld.render import Renderer
+
+RESULTS = Path(__file__).parent / "results" / "synthesis"
+CAPTIONS, GROUPS, SAMPLES = 12, 6, 4
+SETTINGS = SynthesisSettings(**{**TOY, "steps": 200}, kernel="independent")
+VARIANTS: dict[str, LossWeights] = {
+    **ablation_of(SETTINGS.losses),
+    "LSD + FM + KL, lambdas of the paper": LDP_WEIGHTS["synthesis"],
+}
+MEASURES = ("right", "saturation", "sharpness", "latent std")
+
+
+def saturation(images: Tensor) -> Tensor:
+    """Mean chroma, the distance to grey in Lab / 100."""
+    return to_lab(images)[:, 1:].square().sum(dim=1).sqrt().mean(dim=(1, 2))
+
+
+def sharpness(images: Tensor) -> Tensor:
+    """Mean length of the gradient of lightness (Lab / 100), per pixel."""
+    light = to_lab(images)[:, :1]
+    down, right = light.diff(dim=2)[..., :-1], light.diff(dim=3)[..., :-1, :]
+    return (down.square() + right.square()).sqrt().mean(dim=(1, 2, 3))
+
+
+def kept(path: Path, make: Callable[[], dict]) -> dict:
+    """What `make` gives, computed once."""
+    if not path.is_file():
+        made = make()
+        write_atomically(path, lambda temporary: torch.save(made, temporary))
+    return torch.load(path, weights_only=True)
+
+
+def target(prior, words: list[str]) -> Target:
+    text = prior.encode_text(words)
+    null = prior.encode_text([""]).expand_as(text)
+    return Target((text,), null, torch.zeros(len(words), 4, prior.size // prior.factor, prior.size // prior.factor))
+
+
+def run(prior, words: list[str], settings: SynthesisSettings, losses: LossWeights, seed: int = 0) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    side = prior.size // prior.factor
+    start = torch.randn(len(words), 4, side, side, generator=generator)
+    work = Synthesis(prior, settings, {"": losses}, target(prior, words), start, generator)
+    result = work.run()
+    ratio = result.losses[0].ratio
+    state = result.checkpoint
+    return {"images": result.images[0], "latents": state.latents[0], "ratio": ratio, "seconds": state.seconds}
+
+
+def drawn(prior, words: list[str]) -> dict:
+    """Plain sampling of the same captions."""
+    generator, side = torch.Generator().manual_seed(0), prior.size // prior.factor
+    latents = sample(prior, TextGuidance(5.0), target(prior, words), 20, generator, shape=(4, side, side))
+    return {"images": prior.decode(latents), "latents": latents, "ratio": None, "seconds": 0.0}
+
+
+def judged(found: dict, asked: list[CaptionScene], judge: PictureJudge) -> dict[str, list[float]]:
+    verdicts = judge(found["images"], asked)
+    values = {
+        "right": [float(v.right(one.scene)) for v, one in zip(verdicts, asked, strict=True)],
+        "saturation": saturation(found["images"]).tolist(),
+        "sharpness": sharpness(found["images"]).tolist(),
+    }
+    if "latents" in found:
+        values["latent std"] = found["latents"].flatten(1).std(dim=1).tolist()
+    return values
+
+
+def shown(interval: Interval, signed: bool = False) -> str:
+    form = "+.3f" if signed else ".3f"
+    return f"{interval.mean:{form}} ({interval.low:{form}} to {interval.high:{form}})"
+
+
+def table(rows: dict[str, dict[str, list[float]]], ratios: dict[str, float | None]) -> list[str]:
+    lines = ["| pictures | " + " | ".join(MEASURES) + " | FM / LSD |", "|---|" + "---|" * (len(MEASURES) + 1)]
+    for name, values in rows.items():
+        cells = [shown(bootstrap(values[measure])) if measure in values else "" for measure in MEASURES]
+        ratio = ratios.get(name)
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {'' if ratio is None else f'{ratio:.1f}'} |")
+    lines += ["", "Difference to LSD, paired within captions:", "", "| pictures | " + " | ".join(MEASURES) + " |"]
+    lines.append("|---|" + "---|" * len(MEASURES))
+    for name, values in rows.items():
+        if name == "LSD":
+            continue
+        cells = []
+        for measure in MEASURES:
+            pairs = zip(values.get(measure, []), rows["LSD"][measure], strict=False)
+            differences = [a - b for a, b in pairs]
+            cells.append(shown(bootstrap(differences), signed=True) if differences else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def spread(images: Tensor) -> float:
+    """Mean Lab distance (/ 100, root mean square over pixels) between all pairs of pictures."""
+    lab = to_lab(images).flatten(1)
+    return float(torch.pdist(lab).mean() / lab.shape[1] ** 0.5)
+
+
+def listening(prior, work: Path, asked: list[CaptionScene], judge: PictureJudge) -> tuple[list[str], list]:
+    """Samples of one caption that listen to each other, and that do not."""
+    lines = ["| samples | right | spread of the samples | saturation | sharpness |", "|---|---|---|---|---|"]
+    sheet = []
+    plain = replace(SETTINGS.losses, feature_matching=0.0)
+    for name, kernel, noise in (
+        ("alone (LSD + KL)", "independent", "independent"),
+        ("CSD, RBF kernel", "rbf", "independent"),
+        ("alone, one noise", "independent", "shared"),
+        ("CSD, one noise", "rbf", "shared"),
+    ):
+        right, apart, chroma, sharp, row = [], [], [], [], []
+        for number, one in enumerate(asked):
+            settings = replace(SETTINGS, kernel=kernel, noise=noise, samples=SAMPLES)
+            path = work / f"group_{kernel}_{noise}_{number}.pt"
+            words = [one.words] * SAMPLES
+            found = kept(path, lambda words=words, settings=settings: run(prior, words, settings, plain, seed=1))
+            values = judged(found, [one] * SAMPLES, judge)
+            right.append(float(np.mean(values["right"])))
+            apart.append(spread(found["images"]))
+            chroma.append(float(np.mean(values["saturation"])))
+            sharp.append(float(np.mean(values["sharpness"])))
+            row += list(found["images"][:2])
+        lines.append(f"| {name} | " + " | ".join(shown(bootstrap(v)) for v in (right, apart, chroma, sharp)) + " |")
+        sheet.append((name, row))
+    return lines, sheet
+
+
+def main(work: Path, real: tuple[Path, Path] | None) -> None:
+    """Compute what is missing, then write tables and sheets."""
+    torch.manual_seed(0)
+    prior = load_prior("toy", dtype="bf16")
+    asked, judge = caption_scenes(CAPTIONS, first_seed=1_000_100), PictureJudge()
+    words = [one.words for one in asked]
+    truths = torch.cat([Renderer(one.cameras).render(one.scene) for one in asked])
+    rows, ratios = {"true pictures": judged({"images": truths}, asked, judge)}, {}
+    sheet = [("true", list(truths[:10]))]
+    sampled = kept(work / "ddim.pt", lambda: drawn(prior, words))
+    rows["DDIM, guidance 5"] = judged(sampled, asked, judge)
+    sheet.append(("DDIM", list(sampled["images"][:10])))
+    for name, losses in VARIANTS.items():
+        path = work / f"{name.lower().replace(' + ', '_').replace(', ', '_').replace(' ', '_')}.pt"
+        found = kept(path, lambda losses=losses: run(prior, words, SETTINGS, losses))
+        rows[name], ratios[name] = judged(found, asked, judge), found["ratio"]
+        sheet.append((name.replace(", ", ",\n"), list(found["images"][:10])))
+        print(name, {k: float(np.mean(v)) for k, v in rows[name].items()}, found["ratio"], flush=True)
+    groups, group_sheet = listening(prior, work, asked[:GROUPS], judge)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_sheet(RESULTS / "ablation.jpg", contact_sheet(sheet, scale=2))
+    write_sheet(RESULTS / "samples.jpg", contact_sheet(group_sheet, scale=2))
+    lines = [
+        f"Commit {commit()}, {date.today().isoformat()}, {platform.machine()}, one thread, torch {torch.__version__}, "
+        f"bf16. {CAPTIONS} captions of held-out scenes, one picture each, {SETTINGS.steps} steps; mean with the 95 % "
+        "bootstrap interval over captions.",
+        "",
+        *table(rows, ratios),
+        "",
+        f"{GROUPS} of these captions, {SAMPLES} samples each, without feature matching:",
+        "",
+        *groups,
+    ]
+    if real is not None:
+        lines += ["", *measure_real(*real, work)]
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "tables.md").write_text(text)
+    numbers = {"rows": rows, "ratios": ratios, "captions": words}
+    (RESULTS / "synthesis.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    print(text)
+
+
+def write_sheet(path: Path, sheet: Image.Image) -> None:
+    write_atomically(path, lambda temporary: sheet.save(temporary, quality=90))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), (Path(sys.argv[2]), Path(sys.argv[3])) if len(sys.argv) > 3 else None)
