@@ -20,7 +20,9 @@ def normal(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("kernel,demodulate,up", [(3, True, False), (3, True, True), (1, False, False), (3, False, True)])
+@pytest.mark.parametrize(
+    "kernel,demodulate,up", [(3, True, False), (3, True, True), (1, False, False), (3, False, True)]
+)
 def test_a_modulated_convolution_is_that_of_each_samples_own_weights(kernel: int, demodulate: bool, up: bool) -> None:
     conv = ModulatedConv(4, 5, kernel, 6, demodulate=demodulate, up=up).double()
     x, w = normal(3, 4, 5, 7), 3 * normal(3, 6, seed=1)

@@ -21,7 +21,9 @@ def test_a_checkpoint_makes_the_pictures_of_its_authors_code(layout: str) -> Non
     generator = read_generator(weights, "a").double()
     assert generator.shape.channels == formats.CHANNELS and generator.shape.size == 16
     assert (generator.shape.style, generator.shape.mapping_layers) == (formats.STYLE, formats.MAPPING)
-    torch.testing.assert_close(generator(latents().double()), COMPUTED[layout](weights, latents()), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        generator(latents().double()), COMPUTED[layout](weights, latents()), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_truncation_draws_towards_the_stored_mean() -> None:
@@ -65,7 +67,10 @@ def changed(layout: str, drop: str = "", **more: torch.Tensor) -> dict[str, torc
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        (changed("rosinality", "convs.1.activate.bias"), "rosinality layout, 16 x 16 pixels. lacks convs.1.activate.bias"),
+        (
+            changed("rosinality", "convs.1.activate.bias"),
+            "rosinality layout, 16 x 16 pixels. lacks convs.1.activate.bias",
+        ),
         (changed("nvidia", "synthesis.b8.conv0.affine.bias"), "lacks synthesis.b8.conv0.affine.bias"),
         (changed("nvidia", "mapping.fc0.weight"), "nvidia layout. lacks 'mapping.fc0.weight'"),
         (changed("nvidia", **{"synthesis.b8.skip.weight": torch.ones(1)}), "has synthesis.b8.skip.weight, which this"),
@@ -76,7 +81,10 @@ def changed(layout: str, drop: str = "", **more: torch.Tensor) -> dict[str, torc
         (changed("rosinality", **{"to_rgb1.bias": torch.full((1, 3, 1, 1), torch.nan)}), "to_rgb1.bias.*not finite"),
         (changed("rosinality", **{"convs.0.conv.blur.kernel": torch.ones(4, 4)}), "blur.kernel is another filter"),
         (changed("nvidia", **{"mapping.fc0.weight": torch.ones(7, 12)}), "takes 12 numbers and gives 7"),
-        ({"synthesis.L0_36_512.weight": torch.ones(1)}, "no layout that is known.*synthesis.L0_36_512.weight.*StyleGAN3"),
+        (
+            {"synthesis.L0_36_512.weight": torch.ones(1)},
+            "no layout that is known.*synthesis.L0_36_512.weight.*StyleGAN3",
+        ),
         ({"b64.conv0.weight": torch.ones(1), "b4.out.weight": torch.ones(1)}, "b4.out.weight, b64.*discriminator"),
         ({f"layer{i}": torch.ones(1) for i in range(7)}, "layer0, layer1, layer2, layer3 and 3 more"),
         ({}, "It has no keys"),

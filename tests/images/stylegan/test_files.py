@@ -1,0 +1,193 @@
+"""Files of generators: tensors are read, pickles refused; the converter takes tensors out of them and runs nothing."""
+
+import argparse
+import collections
+import inspect
+import os
+import pickle
+import sys
+import types
+from pathlib import Path
+
+import pytest
+import torch
+
+from csd_nerf.images.stylegan.conversion import read_pickled
+from csd_nerf.images.stylegan.files import flat, load_generator, save_generator
+from csd_nerf.images.stylegan.layouts import CheckpointError, read_generator
+from tests.images.stylegan import formats
+
+EXECUTED: list[str] = []
+
+
+class Spy:
+    """Leaves a trace if it is made by unpickling."""
+
+    def __reduce__(self):
+        return (EXECUTED.append, ("ran",))
+
+
+class Shell:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self):
+        return (os.system, (f"touch {self.target}",))
+
+
+def of_rosinality() -> dict[str, object]:
+    weights = formats.rosinality()
+    mean = weights.pop("latent_avg")
+    return {"g": {name: 0 * value for name, value in weights.items()}, "g_ema": weights, "latent_avg": mean, "d": {}}
+
+
+def same(generator, weights: dict[str, torch.Tensor]) -> bool:
+    z = torch.randn(2, formats.STYLE, generator=torch.Generator().manual_seed(0))
+    return torch.equal(generator(z, truncation=0.7), read_generator(weights, "a")(z, truncation=0.7))
+
+
+def test_rosinalitys_file_is_read_as_it_is_and_the_averaged_generator_taken(tmp_path: Path) -> None:
+    torch.save(of_rosinality(), tmp_path / "a.pt")
+    assert same(load_generator(tmp_path / "a.pt"), formats.rosinality())
+
+
+@pytest.mark.parametrize("layout", ["rosinality", "nvidia"])
+def test_safetensors_come_back_in_both_layouts(tmp_path: Path, layout) -> None:
+    weights = formats.nvidia()
+    save_generator(tmp_path / "new" / "a.safetensors", read_generator(weights, "a"), layout)
+    assert same(load_generator(tmp_path / "new" / "a.safetensors"), weights)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.safetensors"]
+
+
+def test_half_precision_halves_the_file(tmp_path: Path) -> None:
+    generator = read_generator(formats.rosinality(), "a")
+    for name, half in (("whole", False), ("half", True)):
+        save_generator(tmp_path / f"{name}.safetensors", generator, "rosinality", half=half)
+    found = load_generator(tmp_path / "half.safetensors")
+    assert found.constant.dtype == torch.float32
+    torch.testing.assert_close(found.constant, generator.constant, rtol=1e-3, atol=1e-3)
+
+
+def test_pickles_are_refused_and_the_converter_named(tmp_path: Path) -> None:
+    EXECUTED.clear()
+    (tmp_path / "ffhq.pkl").write_bytes(pickle.dumps({"G_ema": Spy()}))
+    torch.save({**of_rosinality(), "args": argparse.Namespace(size=16)}, tmp_path / "train.pt")
+    torch.save({**of_rosinality(), "args": Spy()}, tmp_path / "evil.pt")
+    for name in ("ffhq.pkl", "train.pt", "evil.pt"):
+        command = f"csd stylegan convert {tmp_path / name} {Path(name).stem}.safetensors"
+        with pytest.raises(CheckpointError, match="unpickling can run code: it is not read") as refused:
+            load_generator(tmp_path / name)
+        assert command in str(refused.value)
+    assert not EXECUTED
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("none.pt", None, "there is no file"),
+        ("a.txt", b"", "end with .safetensors, .pt, .pth"),
+        ("a.pt", b"not a file of torch's", "cannot be read as a checkpoint|holds more than tensors"),
+        ("a.safetensors", b"\xff" * 64, "cannot be read as safetensors"),
+    ],
+)
+def test_other_files_are_named(tmp_path: Path, name: str, content: bytes | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=said):
+        load_generator(tmp_path / name)
+
+
+def test_what_is_no_state_dict_is_named(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        load_generator(tmp_path / "a.pt")
+    torch.save({"g_ema": {"input.input": 3}}, tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="input.input is a int, no tensor"):
+        load_generator(tmp_path / "b.pt")
+    with pytest.raises(CheckpointError, match="name it c.safetensors"):
+        save_generator(tmp_path / "c.pt", read_generator(formats.rosinality(), "a"), "rosinality")
+
+
+def nvidias_modules() -> dict[str, types.ModuleType]:
+    """`torch_utils.persistence` and `dnnlib.util` as far as the format goes: classes travel as their source code."""
+    dnnlib, util = types.ModuleType("dnnlib"), types.ModuleType("dnnlib.util")
+    package, persistence = types.ModuleType("torch_utils"), types.ModuleType("torch_utils.persistence")
+
+    class EasyDict(dict):
+        pass
+
+    def _reconstruct_persistent_obj(meta: dict):
+        exec(meta["module_src"])  # what makes such files dangerous to load
+        raise AssertionError("the converter must not get here")
+
+    for found, module in ((EasyDict, util), (_reconstruct_persistent_obj, persistence)):
+        found.__module__, found.__qualname__ = module.__name__, found.__name__
+        setattr(module, found.__name__, found)
+    return {module.__name__: module for module in (dnnlib, util, package, persistence)}
+
+
+def write_nvidia(path: Path, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, **extra) -> None:
+    """A network file of stylegan2-ada-pytorch: modules in modules, each pickled with code that would leave a trace."""
+    modules = nvidias_modules()
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    rebuild = modules["torch_utils.persistence"]._reconstruct_persistent_obj
+    easy = modules["dnnlib.util"].EasyDict
+    source = f"import sys; sys.modules[{__name__!r}].EXECUTED.append('source')"
+
+    class Module(torch.nn.Module):
+        def __reduce__(self):
+            state = {**self.__dict__, "init_kwargs": easy(z_dim=7), "betas": {0.5}, "size": torch.Size([4, 4])}
+            meta = {"type": "class", "version": 6, "module_src": source, "class_name": "X", "state": state}
+            return rebuild, (meta,), None
+
+    root = Module()
+    for key, value in weights.items():
+        module, (*parents, last) = root, key.split(".")
+        for name in parents:
+            if name not in module._modules:
+                module.add_module(name, Module())
+            module = module._modules[name]
+        if last in ("w_avg", "noise_const", "resample_filter"):
+            module.register_buffer(last, value)
+        else:
+            module.register_parameter(last, torch.nn.Parameter(value))
+    with open(path, "wb") as file:
+        pickle.dump({"G": None, "D": None, "G_ema": root, "training_set_kwargs": easy(path="x"), **extra}, file)
+    for name in modules:
+        monkeypatch.delitem(sys.modules, name)
+
+
+def test_nvidias_pickle_is_converted_without_running_its_code(tmp_path: Path, monkeypatch) -> None:
+    EXECUTED.clear()
+    weights = formats.nvidia()
+    write_nvidia(tmp_path / "ffhq.pkl", weights, monkeypatch)
+    found = read_pickled(tmp_path / "ffhq.pkl")
+    assert set(found) == set(weights) and all(torch.equal(found[name], weights[name]) for name in weights)
+    assert same(read_generator(flat(found, "a"), "a"), weights) and not EXECUTED
+
+
+def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
+    EXECUTED.clear()
+    trace = tmp_path / "trace"
+    write_nvidia(tmp_path / "a.pkl", formats.nvidia(), monkeypatch, augment_pipe=Shell(trace))
+    torch.save({**of_rosinality(), "args": Shell(trace)}, tmp_path / "b.pt")
+    (tmp_path / "c.pkl").write_bytes(pickle.dumps({"G_ema": {"b4": 1}, "D": collections.OrderedDict()}))
+    (tmp_path / "d.pkl").write_bytes(b"\x80\x04garbage")
+    (tmp_path / "e.pkl").write_bytes(pickle.dumps(inspect.getsource))
+    for name, said in {
+        "a.pkl": "wants to load (posix|nt|os).system.*nothing in it was executed",
+        "b.pt": "system.*not converted",
+        "c.pkl": "no generator of stylegan2-ada-pytorch: G_ema, D",
+        "d.pkl": "cannot be read as a pickle",
+        "e.pkl": "wants to load inspect.getsource",
+        "f.pkl": "there is no file",
+    }.items():
+        with pytest.raises(CheckpointError, match=said):
+            read_pickled(tmp_path / name)
+    assert not trace.exists() and not EXECUTED
+
+
+def test_rosinalitys_training_checkpoint_is_converted(tmp_path: Path) -> None:
+    torch.save({**of_rosinality(), "args": argparse.Namespace(size=16, lr=0.002)}, tmp_path / "a.pt")
+    assert same(read_generator(flat(read_pickled(tmp_path / "a.pt"), "a"), "a"), formats.rosinality())

@@ -1,0 +1,62 @@
+"""Pictures, grids and walks of a generator; its noise and truncation."""
+
+import torch
+
+from csd_nerf.images.stylegan.generator import Generator, GeneratorShape, pictures
+from csd_nerf.images.stylegan.showing import before_and_after, latents_of, sample, walk
+
+
+def generator(seed: int = 0) -> Generator:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = Generator(GeneratorShape((6, 5, 4), style=5, mapping_layers=2)).requires_grad_(False)
+    for conv in made.convs:
+        conv.noise_strength.fill_(0.3)
+    made.measure_mean_w(torch.Generator().manual_seed(0))
+    return made
+
+
+def test_samples_depend_on_their_own_latent_alone() -> None:
+    made = generator()
+    many, few = sample(made, 20, seed=3), sample(made, 2, seed=3)
+    torch.testing.assert_close(many[:2], few)
+    assert not torch.allclose(many[0], many[1]) and float(many.min()) >= 0 and float(many.max()) <= 1
+    one = sample(made, 2, seed=3, truncation=0.0)
+    torch.testing.assert_close(one[0], one[1])
+
+
+def test_noise_is_fixed_random_or_none() -> None:
+    made, z = generator(), latents_of(generator(), 1, 0)
+    fixed, none = made(z), made(z, noise="none")
+    assert torch.equal(made(z), fixed) and not torch.allclose(fixed, none)
+    first, again, other = (made(z, noise="random", generator=torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.allclose(first, other)
+
+
+def test_a_style_reaches_only_its_layer_and_those_after() -> None:
+    """Colours of a resolution take the style after its last convolution's; the next resolution begins with the same."""
+    made = generator()
+    styles = made.styles(latents_of(made, 1, 0)).clone()
+    base = made.synthesise(styles, made.noise("none", 1))
+    changed = styles.clone()
+    changed[:, -1] += 1
+    last = made.synthesise(changed, made.noise("none", 1)) - base
+    assert float(last.abs().max()) > 0
+    assert made.shape.styles == 6 and made.shape.size == 16
+
+
+def test_a_grid_has_a_row_for_each_generator() -> None:
+    sheet = before_and_after([("before", generator()), ("after", generator(1))], 3, side=32)
+    one = before_and_after([("before", generator())], 3, side=32)
+    assert sheet.height == one.height * 2 - 6 and sheet.width >= 3 * 32
+
+
+def test_a_walk_comes_back_to_where_it_began() -> None:
+    made = [generator(), generator(1)]
+    frames = walk(made, stops=3, frames=4, seed=2)
+    assert len(frames) == 12 and frames[0].shape == (3, 16, 32)
+    expected = torch.cat([pictures(g(latents_of(g, 3, 2))) for g in made], dim=3)
+    for stop in range(3):
+        torch.testing.assert_close(frames[4 * stop], expected[stop], rtol=1e-4, atol=1e-5)
+    near, far = (frames[11] - frames[0]).abs().mean(), (frames[6] - frames[0]).abs().mean()
+    assert float(near) < float(far)
