@@ -143,7 +143,7 @@ def test_the_regulariser_is_the_difference_of_scores_under_one_noise(prior: Late
     assert isinstance(lsd.baseline, InjectedNoise)
     pull = latent_score_distiller(prior, guidance_scale=3.0, timesteps=UniformTimesteps(0.3, 0.3))
     pull = type(pull)(**{**vars(pull), "baseline": SourceScore(TextGuidance(3.0))})
-    base = LatentLosses(lsd, LossWeights(feature_matching=0, kl=0))
+    base = LatentLosses(lsd, LossWeights(feature_matching=0.0, kl=0.0))
     both = GuidedLosses(base, None, 0.7, pull, lambda: before)
     found = both(now, target, torch.Generator().manual_seed(5))
 
@@ -186,7 +186,7 @@ def test_pictures_are_brought_to_the_priors_size(prior: LatentDiffusionPrior, le
         ({"clamp": 0.0}, "clamp=0.0"),
         ({"percentile": 101.0}, "percentile=101.0"),
         ({"directional": -1.0}, "directional=-1.0"),
-        ({"losses": LossWeights(feature_matching=0, kl=1, lsd=0)}, "hears the prompt"),
+        ({"losses": LossWeights(feature_matching=0.0, kl=1.0, lsd=0.0)}, "hears the prompt"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes: dict, said: str) -> None:
