@@ -1,6 +1,6 @@
 """Adapting the toy generator from red to blue mushrooms: what each loss does, measured where the truth is known.
 
-    python -m benchmarks.stylegan                     # all variants, table and contact sheet in benchmarks/results/stylegan
+    python -m benchmarks.stylegan                 # all variants: table and contact sheet in benchmarks/results/stylegan
     python -m benchmarks.stylegan --variants LSD CSD --seeds 0 1
 
 Every variant starts from the same generator, sees the same z, noises and timesteps, and is measured on pictures of the
@@ -139,12 +139,13 @@ def write(found: Mapping[str, list[dict]], options: argparse.Namespace, settings
     lines = [
         "# Red mushrooms to blue ones",
         "",
-        f'`python -m benchmarks.stylegan`: the toy generator adapted to "{PROMPT}" with the toy prior, {settings.steps} '
-        f"steps of {settings.samples} samples, guidance {settings.guidance_scale:g}, t in {settings.t_min:g} to "
-        f"{settings.t_max:g}, learning rate {settings.lr:g} x 4 / 5, seeds {' '.join(map(str, options.seeds))}; lambda_FM "
-        f"{FM:g}, lambda_KL {KL:g} where they are on. Commit {commit()}, {date.today()}, one thread of a CPU, "
-        f"{options.precision}. What the columns mean stands in `benchmarks/stylegan.py`; 95 % bootstrap intervals over "
-        f"{LATENTS} latents. [Pictures](ablation.png).",
+        f'`python -m benchmarks.stylegan`: the toy generator adapted to "{PROMPT}" with the toy prior, '
+        f"{settings.steps} steps of {settings.samples} samples, guidance {settings.guidance_scale:g}, t in "
+        f"{settings.t_min:g} to {settings.t_max:g}, learning rate {settings.lr:g} x 4 / 5, seeds "
+        f"{' '.join(map(str, options.seeds))}; "
+        f"lambda_FM {FM:g}, lambda_KL {KL:g} where they are on. Commit {commit()}, {date.today()}, one thread of a "
+        f"CPU, {options.precision}. What the columns mean stands in `benchmarks/stylegan.py`; 95 % bootstrap "
+        f"intervals over {LATENTS} latents. [Pictures](ablation.png).",
         "",
         "| variant | " + " | ".join(names) + " | FM / LSD | s |",
         "|---" * (len(names) + 3) + "|",

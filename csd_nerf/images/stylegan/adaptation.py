@@ -260,7 +260,8 @@ class _Adaptation:
 
     @property
     def networks(self) -> Mapping[str, Any]:
-        return {"generator": self.shown.adapted.state_dict(), "optimizer": self.optimizer.state_dict()}
+        # Copies: these weights go on changing.
+        return copy.deepcopy({"generator": self.shown.adapted.state_dict(), "optimizer": self.optimizer.state_dict()})
 
     def solve(
         self,

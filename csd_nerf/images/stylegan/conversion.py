@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
-from csd_nerf.images.stylegan.files import NETWORKS, SUFFIXES, read_tensors
+from csd_nerf.images.stylegan.files import NETWORKS, SUFFIXES, read_tensors, reason
 from csd_nerf.images.stylegan.layouts import CheckpointError
 
 
@@ -43,8 +43,8 @@ class _Dictionary(dict):
             self.update(state)
 
 
-def read_pickled(path: Path) -> dict[str, Tensor]:
-    """The flat state dict of the generator in a pickled checkpoint: NVIDIA's .pkl, or a .pt that holds objects.
+def read_pickled(path: Path) -> dict[str, Any]:
+    """What is in a pickled checkpoint, for `files.flat`: of NVIDIA's .pkl the generator's state dict, of a .pt all.
 
     Raises `CheckpointError` that names what the file wanted to load, if it is more than a checkpoint's contents.
     """
@@ -71,12 +71,11 @@ def _torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} wants to load objects that are no part of a generator's checkpoint "
-            f"({str(error).splitlines()[0][:200]}): it is not converted. If you trust it, take the tensors out with "
-            "the code that wrote it"
+            f"{path} wants to load {reason(error)}, which is no part of a generator's checkpoint: it is not converted. "
+            "If you trust it, take the tensors out with the code that wrote it"
         ) from error
     except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({str(error).splitlines()[0][:160]})") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason(error)})") from error
 
 
 def _nvidia(path: Path) -> dict[str, Tensor]:

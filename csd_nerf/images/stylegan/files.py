@@ -4,6 +4,7 @@ Files that hold objects are refused with the command that converts them, `csd st
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +63,9 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise refusal(path, f"holds more than tensors ({_reason(error)})") from error
+        raise refusal(path, f"holds more than tensors ({reason(error)})") from error
     except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({_reason(error)})") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint ({reason(error)})") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, no state dict of a generator")
     return content
@@ -101,9 +102,13 @@ def _safetensors(path: Path) -> dict[str, Any]:
     try:
         return dict(load_file(str(path)))
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({_reason(error)})") from error
+        raise CheckpointError(f"{path} cannot be read as safetensors ({reason(error)})") from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What torch says in one line: of objects that it refuses, their class or function."""
     said = str(error).strip()
+    wanted = re.search(r"GLOBAL ([\w.]+)", said)
+    if wanted:
+        return wanted[1]
     return said.splitlines()[0][:160] if said else type(error).__name__

@@ -24,7 +24,9 @@ def sample(generator: Generator, count: int, seed: int = 0, truncation: float = 
 def latents_of(generator: Generator, count: int, seed: int) -> Float[Tensor, "n d"]:
     """The first z of a seed: the same for every generator whose z has this length."""
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(count, generator.shape.style, generator=random).to(generator.constant.device)
+    # One by one: torch draws other numbers for a few than for many.
+    z = [torch.randn(generator.shape.style, generator=random) for _ in range(count)]
+    return torch.stack(z).to(generator.constant.device)
 
 
 def before_and_after(

@@ -29,7 +29,7 @@ PROMPT = "make the cube blue"
 
 @pytest.fixture(scope="module")
 def prior(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusionPrior:
-    found = load_prior(make_tiny_prior(tmp_path_factory.mktemp("prior"), 4, 2), device="cpu")
+    found = load_prior(make_tiny_prior(tmp_path_factory.mktemp("prior"), 4, 4), device="cpu")
     assert isinstance(found, LatentDiffusionPrior)
     return found
 
@@ -37,7 +37,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> LatentDiffusionPrior:
 def generator(levels: int = 3) -> Generator:
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        made = Generator(GeneratorShape((6, 5, 4)[:levels], style=5, mapping_layers=1)).requires_grad_(False)
+        made = Generator(GeneratorShape((6, 5, 4, 3)[:levels], style=5, mapping_layers=1)).requires_grad_(False)
     for conv in made.convs:
         conv.noise_strength.fill_(0.1)
     return made
@@ -110,7 +110,7 @@ def test_each_pictures_gradient_is_clipped_at_its_own_percentile() -> None:
 
 def test_the_gradient_into_a_picture_is_clipped_on_its_way(prior: LatentDiffusionPrior) -> None:
     """The same gradient into the latents reaches the weights as that of the clipped picture gradient."""
-    source, captured = generator(), []
+    source = generator(4)
     shown = GeneratedLatents(source, prior, settings(percentile=80.0))
     latents = shown(torch.Generator().manual_seed(0)).latents
     weights = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
@@ -167,7 +167,7 @@ def test_the_regulariser_is_the_difference_of_scores_under_one_noise(prior: Late
     assert float(bounded.gradient.abs().max()) == pytest.approx(0.01 * 1.7, rel=1e-4)
 
 
-@pytest.mark.parametrize("levels", [2, 4])
+@pytest.mark.parametrize("levels", [2, 4, 5])
 def test_pictures_are_brought_to_the_priors_size(prior: LatentDiffusionPrior, levels: int) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
