@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from csd_nerf.commands.bench import Bench
 from csd_nerf.commands.layers import Layers
+from csd_nerf.commands.generate import Generate
 from csd_nerf.commands.metrics import Metrics
 from csd_nerf.commands.panorama import Panorama
 from csd_nerf.commands.prior_check import PriorCheck
@@ -182,6 +183,7 @@ class Csd:
         | Annotated[Synthesize, tyro.conf.subcommand("synthesize")]
         | Annotated[StyleGAN, tyro.conf.subcommand("stylegan")]
         | Annotated[Layers, tyro.conf.subcommand("layers")]
+        | Annotated[Generate, tyro.conf.subcommand("generate")]
         | Annotated[Metrics, tyro.conf.subcommand("metrics")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
     ) = field(default_factory=Demo)

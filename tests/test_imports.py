@@ -44,9 +44,9 @@ print(json.dumps([names, sorted(heavy & (set(sys.modules) - before)), times]))
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     names, heavy, (compatibility, everything) = json.loads(done.stdout.splitlines()[-1])
-    assert names == ["csd-dreamfusion", "csd-dreamfusion-lite", "csd-edit", "csd-edit-lite"], (
-        "is the package installed (pip install -e .)?"
-    )
+    methods = ["csd-dreamfusion", "csd-edit", "latent-fm"]
+    expected = sorted(methods + [f"{name}-lite" for name in methods])
+    assert names == expected, "is the package installed (pip install -e .)?"
     assert heavy == []
     assert compatibility < 0.1
     assert everything < 0.3

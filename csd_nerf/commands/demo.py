@@ -7,10 +7,8 @@ shading alone gives the nearest true edit a spread above 0, which is reported be
 """
 
 import json
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,11 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from csd_nerf.commands.run_flags import flags_of_command
 from csd_nerf.images.writing import contact_sheet, write_atomically, write_video
 
 if TYPE_CHECKING:  # nerfstudio takes seconds to import; the command's help does not wait for it
     from csd_nerf.scenes.trainer_config import EditTrainerConfig
 
+_METHOD = "csd-edit-lite"
 AMBIGUOUS_PROMPT = "give it a hat"
 _FRAMES, _FPS = 72, 24
 _EDITED = 0.1
@@ -70,7 +70,10 @@ def run_demo(
 
     started = time.monotonic()
     prompt = AMBIGUOUS_PROMPT if prompt is None else prompt
-    with resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as built_in, _own_flags():
+    with (
+        resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as built_in,
+        flags_of_command(_FLAGS, _METHOD),
+    ):
         run = run_edit(
             built_in if scene is None else scene,
             prompt,
@@ -129,22 +132,6 @@ def run_demo(
 def _say(message: str) -> None:
     """Print one line as it is: brackets in paths are no markup."""
     _console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def _own_flags() -> Iterator[None]:
-    """A run's errors name the flags of `ns-train`; say them with this command's, and whose the others are."""
-    from csd_nerf.scenes import SceneError
-
-    try:
-        yield
-    except SceneError as error:
-        message = str(error).removeprefix("csd_nerf: ")
-        for theirs, ours in _FLAGS.items():
-            message = re.sub(rf"(?<![\w-]){theirs}(?![\w-])", ours, message)
-        if re.search(r"--(pipeline|optimizers|machine)\.|--(load-dir|mixed-precision)\b", message):
-            message += " (Not a flag of this command: of `ns-train csd-edit-lite`, which makes the same run.)"
-        raise ValueError(message) from error
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -77,4 +77,4 @@ def _at(grid: Float[Tensor, "1 c r r r"], points: Float[Tensor, "*n 3"]) -> Floa
     """Values of a grid over [-1, 1]^3, indexed x y z, interpolated linearly."""
     places = points.flip(-1).reshape(1, -1, 1, 1, 3)  # grid_sample wants the last axis first
     sampled = F.grid_sample(grid, places, align_corners=False, padding_mode="border")
-    return sampled[0, :, :, 0, 0].T.reshape(*points.shape[:-1], -1)
+    return sampled[0, :, :, 0, 0].T.reshape(*points.shape[:-1], grid.shape[1])

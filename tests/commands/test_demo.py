@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from csd_nerf.commands.demo import _own_flags, _true_edits, run_demo
+from csd_nerf.commands.demo import _FLAGS, _METHOD, _true_edits, run_demo
+from csd_nerf.commands.run_flags import flags_of_command
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.run import EditRun
 from csd_nerf.toyworld.demo_data import HELD_OUT, VIEWS, demo_cameras
@@ -84,7 +85,7 @@ def test_a_scene_without_held_out_views_shows_its_training_views(
     ],
 )
 def test_errors_say_whose_flags_they_name(said: str, heard: str) -> None:
-    with pytest.raises(ValueError) as error, _own_flags():
+    with pytest.raises(ValueError) as error, flags_of_command(_FLAGS, _METHOD):
         raise SceneError(said)
     assert str(error.value) == heard
 

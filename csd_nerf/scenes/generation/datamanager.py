@@ -101,10 +101,9 @@ class RandomViewDataManager(RandomCamerasDataManager):
         self._exported = 0
         DataManager.__init__(self)  # RandomCamerasDataManager's own would make other cameras
 
-    def views(self, step: int, progress: float) -> OrbitViews:
-        """The cameras of a training step, on the CPU; a step always has the same ones."""
+    def views(self, step: int, size: int) -> OrbitViews:
+        """The cameras of a training step with pictures of `size` pixels, on the CPU; a step always has the same."""
         generator = step_generator(self.config.seed, Stream.CAMERAS, step)
-        size = self.config.resolution_at(progress)
         return random_views(self.config.ranges(), self.config.views_per_step, size, generator)
 
     def next_train(self, step: int) -> tuple[RayBundle, dict[str, Any]]:

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from nerfstudio.field_components.encodings import HashEncoding, NeRFEncoding
 from torch import Tensor, nn
 
-FieldKind = Literal["mlp", "hash-grid", "voxel-grid"]
+from csd_nerf.scenes import voxel_field as jacobian
+
+FieldKind = Literal["mlp", "hash-grid", "voxel-grid", "sjc"]
 _TETRAHEDRON = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
 
 
@@ -195,7 +197,40 @@ class VoxelField(GridField):
         return torch.cat(found).T
 
 
-FIELDS: dict[FieldKind, type[ObjectField]] = {"mlp": ResidualField, "hash-grid": HashField, "voxel-grid": VoxelField}
+class JacobianField(ObjectField):
+    """The voxel grid of Score Jacobian Chaining; it has no blob, and its background is its own."""
+
+    taps: Tensor
+
+    def __init__(self, settings: FieldSettings, channels: int) -> None:
+        super().__init__(settings, channels)
+        self.grid = jacobian.VoxelField(settings.voxels[-1], channels)
+        self.register_buffer("taps", _TETRAHEDRON.clone(), persistent=False)
+
+    def raw(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n f"]]:
+        """Density, and channels as they are."""
+        return self.grid.density(points), self.grid.channels(points)
+
+    def forward(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n f"]]:
+        """As `raw`: the grid has its softplus already."""
+        return self.raw(points)
+
+    def raw_colour(self, features: Float[Tensor, "n f"]) -> Float[Tensor, "n c"]:
+        """The features are the channels."""
+        return features
+
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """From four neighbours."""
+        around = (points[:, None] + 2.0 / self.settings.voxels[-1] * self.taps).reshape(-1, 3)
+        return -F.normalize(self.density(around).reshape(-1, 4) @ self.taps, dim=1)
+
+
+FIELDS: dict[FieldKind, type[ObjectField]] = {
+    "mlp": ResidualField,
+    "hash-grid": HashField,
+    "voxel-grid": VoxelField,
+    "sjc": JacobianField,
+}
 
 
 class BackgroundField(nn.Module):

@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from csd_nerf.scenes.generation.cameras import Rays
-from csd_nerf.scenes.generation.fields import FIELDS, BackgroundField, FieldKind, FieldSettings
+from csd_nerf.scenes.generation.fields import (
+    FIELDS,
+    BackgroundField,
+    FieldKind,
+    FieldSettings,
+    JacobianField,
+)
 from csd_nerf.scenes.generation.occupancy import OccupancyGrid
 from csd_nerf.scenes.generation.rendering import FAR, ObjectRenderer, Rendered
 
@@ -26,7 +32,7 @@ class ObjectModelConfig(ModelConfig):
     """Target class to instantiate."""
     field: FieldKind = "mlp"
     """mlp: a coordinate MLP with residual blocks (CSD D.2). hash-grid: the fast choice on a GPU. voxel-grid: that on
-    a CPU."""
+    a CPU. sjc: the voxel grid of Score Jacobian Chaining, for latents."""
     blob_density: float = 10.0
     """The object grows out of a blob at the origin: its density in the middle, before the softplus."""
     blob_radius: float = 0.5
@@ -76,7 +82,10 @@ class ObjectModel(Model):
         """Build field, background and occupancy grid."""
         config = self.config
         self.field = FIELDS[config.field](config.field_settings(), self.channels)
-        self.background = BackgroundField(self.channels, frequencies=config.background_frequencies)
+        if isinstance(self.field, JacobianField):
+            self.background = self.field.grid.background
+        else:
+            self.background = BackgroundField(self.channels, frequencies=config.background_frequencies)
         self.occupancy = OccupancyGrid(config.occupancy_resolution, config.occupancy_threshold)
         # nerfstudio's own, for crops in its viewer and renderer: they override the background through it.
         self.renderer_rgb = renderers.RGBRenderer(background_color="random")
@@ -90,7 +99,13 @@ class ObjectModel(Model):
 
     def get_param_groups(self) -> dict[str, list[Parameter]]:
         """Field and background, each with its optimiser."""
-        return {"fields": list(self.field.parameters()), "background": list(self.background.parameters())}
+        if isinstance(self.field, JacobianField):
+            behind = [self.field.grid.background_picture]
+        else:
+            assert isinstance(self.background, BackgroundField)
+            behind = list(self.background.parameters())
+        known = {id(weight) for weight in behind}
+        return {"fields": [w for w in self.field.parameters() if id(w) not in known], "background": behind}
 
     def get_outputs(self, ray_bundle: RayBundle | Cameras) -> dict[str, Tensor | list[Tensor]]:
         """Colour, object without background, opacity, depth and normals (in [0, 1]) of rays."""

@@ -1,7 +1,8 @@
 """Where the object is: a grid of densities, so that empty space costs nothing (Mueller et al. 2022, Appendix C).
 
 Each cell keeps a running maximum of the density somewhere in it, `d <- max(decay d, sigma(x))`. A cell counts as
-occupied where d is above a threshold; so do its neighbours, for the object must be able to grow.
+occupied where d is above a threshold, or above the mean where that is lower; so do its neighbours, for the object must
+be able to grow.
 """
 
 from collections.abc import Callable
@@ -42,7 +43,8 @@ class OccupancyGrid(nn.Module):
         points = ((corners + inside) / self.resolution * 2 - 1).to(self.density.device)
         found = torch.cat([density(rows) for rows in points.split(_ROWS)]).reshape(self.density.shape)
         self.density.copy_(torch.maximum(self.decay * self.density, found.to(self.density)))
-        above = (self.density > self.threshold).float()
+        # Never all empty: what starts as thin fog must be able to grow.
+        above = (self.density >= self.density.mean().clamp(max=self.threshold)).float()
         self.occupied.copy_(F.max_pool3d(above[None], kernel_size=3, stride=1, padding=1)[0] > 0)
 
     def __call__(self, points: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from nerfstudio.engine.optimizers import OptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
 from torch.optim import Optimizer
@@ -31,6 +32,16 @@ class AdanOptimizerConfig(OptimizerConfig):
         return Adan(
             params, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay, weight_decouple=True, eps=self.eps
         )
+
+
+@dataclass
+class AdamaxOptimizerConfig(OptimizerConfig):
+    """Adamax, as Score Jacobian Chaining uses it."""
+
+    _target: type = torch.optim.Adamax
+    """The optimizer class to use."""
+    lr: float = 0.05
+    """The learning rate to use."""
 
 
 @dataclass

@@ -86,6 +86,9 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
     """Weight of the regulariser on opacity, `mean sqrt(o^2 + 0.01)`, which clears space (DreamFusion)."""
     entropy_weight: float = 0.0
     """Weight of the opacity's binary entropy: rays should meet the object or miss it."""
+    background_jitter: float = 0.0
+    """Colours behind the object are shifted at random by at most this in each view, so that the object cannot hide by
+    taking the background's colour."""
     albedo_share: float = 0.1
     """Share of the training in which only the albedo is shown, before lights move."""
     lit_probability: float = 0.75
@@ -158,7 +161,7 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
             self.shading()
         except ValueError as error:
             raise SceneError(with_flags(str(error)) + ".") from error
-        for name in ("orientation_weight", "opacity_weight", "entropy_weight", "overhead_ramp"):
+        for name in ("orientation_weight", "opacity_weight", "entropy_weight", "overhead_ramp", "background_jitter"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise SceneError(f"{flag_of(name)} {value}: give a finite number, 0 or more.")

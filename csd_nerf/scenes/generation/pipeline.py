@@ -102,16 +102,22 @@ class GenerationPipeline(VanillaPipeline):
         assert self.guide is not None, "a pipeline that trains has a guide"
         progress, seed, device = self.progress(step), self.config.seed, self.device
         self.object.occupancy.update(self.object.field.density, seed, step)
-        views = self.last_views = self.datamanager.views(step, progress)
+        views = self.last_views = self.datamanager.views(step, self.resolution(step))
         jitter = step_generator(seed, Stream.RAYS, step)
         shading = self.config.shading().draw(progress, jitter)
         need_normals = self.config.orientation_weight > 0 and shading.lit
         rays = generate_rays(views.cameras.to(device))
-        seen = self.object.renderer(rays, shading=shading, normals=need_normals, jitter=jitter)
         size, count = views.size, len(views)
-        pictures = seen.colour.reshape(count, size, size, -1).permute(0, 3, 1, 2)
+        shift = self.config.background_jitter * (2 * torch.rand(count, self.object.channels, generator=jitter) - 1)
+        seen = self.object.renderer(
+            rays,
+            shading=shading,
+            normals=need_normals,
+            jitter=jitter,
+            behind_shift=shift.to(device).repeat_interleave(size * size, dim=0) if shift.any() else None,
+        )
         guided = self.guide(
-            pictures,
+            self.pictures(seen.colour.reshape(count, size, size, -1).permute(0, 3, 1, 2), step),
             self.state.wish,
             views.azimuth,
             views.elevation,
@@ -119,11 +125,20 @@ class GenerationPipeline(VanillaPipeline):
             step_generator(seed, Stream.DISTILLATION, step),
         )
         self.state.network_samples += guided.network_samples
-        losses = {"distillation": guided.loss.to(device), **self._regularisers(seen)}
+        losses = {"distillation": guided.loss.to(device), **self.regularisers(seen, step)}
         metrics = {**guided.metrics, "opacity": seen.opacity.detach().mean()}
         return seen, losses, metrics
 
-    def _regularisers(self, seen: Rendered) -> dict[str, Tensor]:
+    def resolution(self, step: int) -> int:
+        """Pixels along a side of the views of a step."""
+        return self.datamanager.config.resolution_at(self.progress(step))
+
+    def pictures(self, rendered: Float[Tensor, "n c h w"], step: int) -> Float[Tensor, "n k h w"]:
+        """What the guide sees of rendered views."""
+        return rendered
+
+    def regularisers(self, seen: Rendered, step: int) -> dict[str, Tensor]:
+        """Weighted losses of what was rendered."""
         config, losses, opacity = self.config, {}, seen.opacity
         if config.opacity_weight:
             losses["opacity"] = config.opacity_weight * (opacity.square() + 0.01).sqrt().mean()

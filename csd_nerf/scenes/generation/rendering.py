@@ -9,6 +9,7 @@ Samples are evenly spaced where the ray is inside the cube from -1 to 1, jittere
 in occupied cells only, colours and normals only where w_i can be seen.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from nerfstudio.utils.math import intersect_aabb
 from torch import Tensor
 
 from csd_nerf.scenes.generation.cameras import Rays
-from csd_nerf.scenes.generation.fields import BackgroundField, ObjectField
+from csd_nerf.scenes.generation.fields import ObjectField
 from csd_nerf.scenes.generation.occupancy import OccupancyGrid
 from csd_nerf.scenes.generation.shading import Shading, shade
 
@@ -44,6 +45,12 @@ class Rendered:
     """Weighted mean of the unit normals; None unless asked for."""
     orientation: Float[Tensor, ""] | None
     """Mean over rays of `sum_i w_i max(0, n_i . d)^2`: visible surface that faces away; None without normals."""
+    weights: Float[Tensor, "n s"]
+    """w_i of all samples."""
+    points: Float[Tensor, "m 3"]
+    """Where densities were looked up."""
+    density: Float[Tensor, " m"]
+    """What was found there."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class ObjectRenderer:
     """A field, its background, and where it is empty."""
 
     field: ObjectField
-    background: BackgroundField
+    background: Callable[[Tensor], Tensor]
     occupancy: OccupancyGrid
     samples: int
     """Samples of a ray."""
@@ -73,8 +80,12 @@ class ObjectRenderer:
         shading: Shading | None = None,
         normals: bool = False,
         jitter: torch.Generator | None = None,
+        behind_shift: Float[Tensor, "n c"] | None = None,
     ) -> Rendered:
-        """Render rays; `jitter` moves each sample inside its interval, None leaves it in the middle."""
+        """Render rays; `jitter` moves each sample inside its interval, None leaves it in the middle.
+
+        `behind_shift` is added to the background.
+        """
         shading = shading or Shading()
         samples = self._sample(rays, jitter)
         points = samples.points[samples.kept]
@@ -96,6 +107,8 @@ class ObjectRenderer:
             orientation = (visible.detach() * away).sum() / len(rays.origins)
         foreground = _per_ray(visible[:, None] * colour, ray, len(rays.origins))
         behind = self.background(rays.directions)
+        if behind_shift is not None:
+            behind = behind + behind_shift
         return Rendered(
             colour=foreground + (1 - opacity)[:, None] * behind,
             foreground=foreground,
@@ -103,6 +116,9 @@ class ObjectRenderer:
             depth=_median_depth(weights.detach(), samples.t),
             normals=average,
             orientation=orientation,
+            weights=weights,
+            points=points,
+            density=found,
         )
 
     def _sample(self, rays: Rays, jitter: torch.Generator | None) -> _Samples:

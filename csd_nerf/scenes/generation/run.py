@@ -14,6 +14,7 @@ from csd_nerf.distill.types import ViewPrior
 from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.generation.config import dreamfusion_config, dreamfusion_lite_config
+from csd_nerf.scenes.generation.latent_config import latent_config, latent_lite_config
 from csd_nerf.scenes.generation.pipeline import GenerationPipeline
 from csd_nerf.scenes.generation.trainer import GenerationTrainer
 from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
@@ -22,6 +23,8 @@ from csd_nerf.scenes.terminal import own_writers
 METHODS: dict[str, Callable[[], GenerationTrainerConfig]] = {
     "csd-dreamfusion": dreamfusion_config,
     "csd-dreamfusion-lite": dreamfusion_lite_config,
+    "latent-fm": latent_config,
+    "latent-fm-lite": latent_lite_config,
 }
 
 

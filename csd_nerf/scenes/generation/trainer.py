@@ -45,7 +45,7 @@ class GenerationTrainer(SceneTrainer):
         self, config: GenerationTrainerConfig, local_rank: int = 0, world_size: int = 1, prior: ViewPrior | None = None
     ) -> None:
         super().__init__(config, local_rank, world_size, _REMEDY)
-        self.total_steps, self.prior = config.max_num_iterations, prior
+        self.total_steps, self.prior = int(config.max_num_iterations), prior
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Load prior, model and checkpoint, in this order, so that errors come before work."""

@@ -67,7 +67,8 @@ def shrink(config: GenerationTrainerConfig) -> None:
     views.resolution, views.coarse_resolution, views.evaluation_resolution = 16, 8, 16
     views.views_per_step = 3
     for entry in config.optimizers.values():
-        entry["scheduler"].warmup_steps = 1
+        if entry["scheduler"] is not None:
+            entry["scheduler"].warmup_steps = 1
 
 
 def tiny_run(output: Path, *, prompt: str = "a red ball", prior: Any = None, **changes: Any) -> GenerationRun:
