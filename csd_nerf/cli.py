@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from csd_nerf.commands.bench import Bench
-from csd_nerf.commands.layers import Layers
 from csd_nerf.commands.generate import Generate
+from csd_nerf.commands.layers import Layers
 from csd_nerf.commands.metrics import Metrics
 from csd_nerf.commands.panorama import Panorama
 from csd_nerf.commands.prior_check import PriorCheck
