@@ -11,7 +11,7 @@ that ask different questions would wait for each other for ever.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,8 @@ from torch import Tensor
 from csd_nerf.distill.banked import AnswerBank, Answers
 from csd_nerf.distill.schedule import NoiseSchedule
 from csd_nerf.distill.types import Condition, ImagePrior
+
+T = TypeVar("T")
 
 
 def processes() -> int:
@@ -37,10 +39,32 @@ def agreed(flag: bool) -> bool:
     """Whether it is true in any process. All of them must ask."""
     if processes() == 1:
         return flag
-    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-    votes = torch.tensor(int(flag), device=device)
+    votes = torch.tensor(int(flag), device=_meeting_place())
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes)
+
+
+def main_says(flag: bool) -> bool:
+    """Whether it is true in the main process, to which the user speaks. All of them must ask."""
+    if processes() == 1:
+        return flag
+    word = torch.tensor(int(flag), device=_meeting_place())
+    dist.broadcast(word, src=0)
+    return bool(word)
+
+
+def from_main(value: T) -> T:
+    """The main process's value, which must be one that can be pickled. All of them must ask."""
+    if processes() == 1:
+        return value
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0, device=_meeting_place())
+    return box[0]
+
+
+def _meeting_place() -> torch.device:
+    nccl = dist.get_backend() == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
 
 
 class ShardedPrior:

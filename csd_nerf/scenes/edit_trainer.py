@@ -19,6 +19,7 @@ from nerfstudio.utils import writer
 
 from csd_nerf.distill.editing import check_edit
 from csd_nerf.distill.types import ImagePrior
+from csd_nerf.priors.sharded import ShardedPrior, agreed, is_main, main_says, processes
 from csd_nerf.scenes.checkpoints import (
     find_checkpoint,
     keep_scene,
@@ -38,7 +39,7 @@ from csd_nerf.scenes.run_summary import announce, announce_remaining, announce_r
 from csd_nerf.scenes.scene_editor import SceneEditor
 from csd_nerf.scenes.scene_trainer import SceneTrainer
 from csd_nerf.scenes.terminal import make_room_for_table, say
-from csd_nerf.scenes.trainer_config import EditTrainerConfig
+from csd_nerf.scenes.trainer_config import EditTrainerConfig, silent
 
 _REMEDY = (
     "smaller learning rates (--optimizers.fields.optimizer.lr, --optimizers.proposal-networks.optimizer.lr) or "
@@ -55,6 +56,8 @@ class EditTrainer(SceneTrainer):
     def __init__(
         self, config: EditTrainerConfig, local_rank: int = 0, world_size: int = 1, prior: ImagePrior | None = None
     ) -> None:
+        if not is_main():
+            config = silent(config)
         super().__init__(config, local_rank, world_size, _REMEDY)
         self.edit_steps = config.max_num_iterations
         self.prior = prior
@@ -96,6 +99,7 @@ class EditTrainer(SceneTrainer):
                 needs_image=not options.settings().parts.text_only,
             )
             check_edit(prior, options.prompt, options.settings())
+            prior = prior if processes() == 1 else ShardedPrior(prior)
         except (PriorError, ValueError) as error:
             raise SceneError(f"--pipeline.prior {options.prior}: {with_flags(str(error))}") from error
         return prior
@@ -172,7 +176,8 @@ class EditTrainer(SceneTrainer):
         """Called once before the first step: go on as the loaded run would have, with a round if one is due."""
         super()._init_viewer_state()
         if self._loaded is not None:
-            restore_random_state(self._loaded["random"])
+            if is_main():  # the other processes draw other rays
+                restore_random_state(self._loaded["random"])
             self.pipeline.restore_sampler(self._loaded["sampler"])
             self._loaded = None
         self.editor.look_ahead(self.edit_steps)
@@ -185,24 +190,25 @@ class EditTrainer(SceneTrainer):
         self._last_step = step
         self.session.count_step(self._clock.seconds)
         self._between_steps(step)
+        self.stop_training = agreed(self.stop_training)
         self._clock.restart()
 
     def _between_steps(self, step: int) -> None:
-        """End the scene phase, restore the originals, run a round: whatever is due."""
+        """End the scene phase, restore the originals, run a round: whatever is due, in the main process if several."""
         session = self.session
-        if session.scene_finished:
+        if main_says(session.scene_finished):
             self._begin_edit_phase(step)
-        if session.restore_requested:
+        if main_says(session.restore_requested):
             self.editor.restore_originals(step)
         if session.phase == "edit" and session.edit_done >= self.edit_steps:
             # nerfstudio's loop is longer when the scene phase was cut short; nothing would be edited in what is left.
             self.stop_training = True
             self.pipeline.csd_edit.end()
-        if not session.round_due(self.edit_steps):
+        if not main_says(session.round_due(self.edit_steps)):
             return
         told = session.next_is_told
         try:
-            finished = self.editor.run_round(step, lambda: self.stop_training)
+            finished = self.editor.run_round(step, lambda: agreed(self.stop_training))
         except (Exception, KeyboardInterrupt):  # whatever stops a round, the NeRF's steps since the last save are kept
             with suppress(SceneError):  # the disk may be full; the round's error is the one to tell
                 self.save_checkpoint(step)

@@ -19,6 +19,7 @@ from csd_nerf.distill.editing import look_ahead_edit
 from csd_nerf.distill.presets import EditSettings
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.priors.diffusion import DiffusionPrior
+from csd_nerf.priors.sharded import AgreedBank, processes
 from csd_nerf.priors.source_bank import Fingerprinted, open_bank
 from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction
 from csd_nerf.scenes.errors import SceneError
@@ -93,6 +94,8 @@ def rounds_bank(options: EditPipelineConfig, prior: ImagePrior, device: str) -> 
         bank = open_bank(options.source_bank, prior, options.source_bank_gigabytes)
     except ValueError as error:
         raise SceneError(f"--pipeline.source-bank: {error}.") from error
+    if processes() > 1:  # a thread of each would ask at its own pace, where all have to ask together
+        return (None if bank is None else AgreedBank(bank)), False
     if bank is None and ahead:
         assert isinstance(prior, Fingerprinted)
         return MemoryBank(prior.fingerprint()), True

@@ -16,6 +16,7 @@ from csd_nerf.distill.editing import EditResult, check_groups, edit_images
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.durations import duration
 from csd_nerf.priors.picture_sampling import solver_of
+from csd_nerf.priors.sharded import from_main
 from csd_nerf.scenes.contact_sheet import ViewRow, contact_sheet, to_uint8, view_rows
 from csd_nerf.scenes.edit_options import with_flags, with_panel_values
 from csd_nerf.scenes.edit_pipeline import EditPipeline
@@ -94,7 +95,7 @@ class SceneEditor:
         started = time.monotonic()
         session, panel, config = self.session, self.pipeline.csd_edit, self.pipeline.config
         session.schedule.requested = False  # before the panel is read: who asks after that has other values in mind
-        instruction, complaint = with_panel_values(config, panel.read(), session.instruction, self.prior)
+        instruction, complaint = with_panel_values(config, from_main(panel.read()), session.instruction, self.prior)
         session.use(instruction)
         number, views, told = session.rounds + 1, session.schedule.next_batch(), session.next_is_told
         label = f"Round {number}, {len(views)} view{'s' if len(views) > 1 else ''}"

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from nerfstudio.engine.trainer import TRAIN_INTERATION_OUTPUT, Trainer, TrainerConfig
 from nerfstudio.utils.misc import step_check
 
+from csd_nerf.priors.sharded import is_main
 from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
 from csd_nerf.scenes.checkpoints import write_checkpoint
 from csd_nerf.scenes.divergence import LossWatch
@@ -87,9 +88,11 @@ class SceneTrainer(Trainer):
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         if step == self._saved_step and path.exists():
             return
+        self._saved_step = step
+        if not is_main():
+            return
         self.before_saving()
         write_checkpoint(path, self._checkpoint(step), self.base_dir)
-        self._saved_step = step
         if self.config.save_only_latest_checkpoint:
             for other in self.checkpoint_dir.glob("step-*.ckpt"):
                 if other != path:
@@ -99,7 +102,10 @@ class SceneTrainer(Trainer):
         chosen = self.optimizers if optimizers else None
         return {
             "step": step,
-            "pipeline": self.pipeline.state_dict(),
+            # As of a single process: DistributedDataParallel puts its name before those of the weights.
+            "pipeline": {
+                name.replace("_model.module.", "_model."): w for name, w in self.pipeline.state_dict().items()
+            },
             "optimizers": {name: part.state_dict() for name, part in chosen.optimizers.items()} if chosen else {},
             "schedulers": {name: part.state_dict() for name, part in chosen.schedulers.items()} if chosen else {},
             "scalers": self.grad_scaler.state_dict(),

@@ -1,11 +1,15 @@
 """The configuration of a run: nerfstudio's, with what an edit needs, checked before anything is loaded."""
 
-from dataclasses import dataclass, field
+import atexit
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.external import TCNN_EXISTS
+from nerfstudio.utils.rich_utils import CONSOLE
 
 from csd_nerf.scenes.checkpoints import find_checkpoint
 from csd_nerf.scenes.edit_options import EditPipelineConfig
@@ -46,8 +50,7 @@ class EditTrainerConfig(TrainerConfig):
         self.pipeline.check()
         if self.max_num_iterations < 1:
             raise SceneError(f"--max-num-iterations {self.max_num_iterations}: give at least 1.")
-        if self.machine.num_devices * self.machine.num_machines > 1:
-            raise SceneError("csd-edit runs on one device: set --machine.num-devices 1 and --machine.num-machines 1.")
+        self._check_devices()
         check_data(self.pipeline.datamanager.data, self.pipeline.datamanager.dataparser)
         if self.load_dir is not None:
             find_checkpoint(self.load_dir, self.load_step)
@@ -65,7 +68,35 @@ class EditTrainerConfig(TrainerConfig):
         check_writable(self.get_base_dir())
         remove_leftovers(self.get_base_dir())
 
+    def _check_devices(self) -> None:
+        """Several GPUs of one machine share the rays of a step and the rows of a round."""
+        machine = self.machine
+        if machine.num_machines > 1:
+            raise SceneError("csd-edit runs on one machine: set --machine.num-machines 1.")
+        if machine.num_devices == 1:
+            return
+        if machine.device_type != "cuda" or machine.num_devices > torch.cuda.device_count():
+            raise SceneError(
+                f"--machine.num-devices {machine.num_devices}: torch sees {torch.cuda.device_count()} GPU(s) here; "
+                "give at most as many, or 1."
+            )
+        if self.pipeline.prior_device is not None:
+            raise SceneError(
+                "--pipeline.prior-device: with several devices each has a prior of its own; leave one of the flags out."
+            )
+
     def save_config(self) -> None:
         """Check and write config.yml: the first thing that `ns-train` does with a configuration."""
         self.check()
         super().save_config()
+
+
+def silent(config: EditTrainerConfig) -> EditTrainerConfig:
+    """For the processes that are not the main one: they say nothing, and what they write lies in a folder of its own.
+
+    It is removed when the process ends.
+    """
+    CONSOLE.quiet = True
+    folder = tempfile.TemporaryDirectory(prefix="csd-edit-")
+    atexit.register(folder.cleanup)
+    return replace(config, output_dir=Path(folder.name), vis="none")

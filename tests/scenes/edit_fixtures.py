@@ -96,7 +96,11 @@ def tiny_run(data: Path, output: Path, *, prompt: str = PROMPT, prior: Any = Non
 
 
 def make_trainer(
-    data: Path, output: Path, prior: NegativePrior, configure: Callable[[EditTrainerConfig], Any] | None = None
+    data: Path,
+    output: Path,
+    prior: NegativePrior,
+    configure: Callable[[EditTrainerConfig], Any] | None = None,
+    **processes: int,
 ) -> EditTrainer:
     """A trainer that is set up and has not begun."""
     made: list[EditTrainerConfig] = []
@@ -112,7 +116,7 @@ def make_trainer(
     config = made[0]
     config.save_config()
     torch.manual_seed(0)
-    trainer = EditTrainer(config, prior=prior)
+    trainer = EditTrainer(config, prior=prior, **processes)
     trainer.setup()
     return trainer
 

@@ -183,8 +183,10 @@ def test_picture_of_more_than_eight_bits(tmp_path: Path, mode: str):
 
 
 def test_several_devices(tiny_scene: Path, tmp_path: Path):
-    with pytest.raises(SceneError, match="runs on one device"):
+    with pytest.raises(SceneError, match="--machine.num-devices 2: torch sees 0 GPU"):
         tiny_run(tiny_scene, tmp_path, configure=lambda config: setattr(config.machine, "num_devices", 2))
+    with pytest.raises(SceneError, match="runs on one machine"):
+        tiny_run(tiny_scene, tmp_path, configure=lambda config: setattr(config.machine, "num_machines", 2))
 
 
 def test_load_dir_that_does_not_exist(tiny_scene: Path, tmp_path: Path):
