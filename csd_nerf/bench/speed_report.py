@@ -58,8 +58,8 @@ def page(entries: Sequence[dict[str, Any]]) -> str:
         "# The distillation step",
         "",
         "`csd bench speed`; csd_nerf/bench/speed.py says what is compared. Times are medians over rounds in which the",
-        "contestants take turns; a ratio is the median of the rounds' ratios, which other load on the machine hardly",
-        "changes. TFLOP/s counts the network's operations alone (5 samples a particle, also for the released schedule,",
+        "contestants take turns, on a CPU with one thread in processor time; a ratio is the median of the rounds'",
+        "ratios. TFLOP/s counts the network's operations alone (5 samples a particle, also for the released schedule,",
         "which computes 6; 3 with a source bank). Memory is that of tensors beyond the weights; on a GPU all that is",
         "held.",
     ]
