@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from csd_nerf.bench.report import About
     from csd_nerf.bench.rows import Row
     from csd_nerf.bench.store import Store
+    from csd_nerf.commands.bench_generate import GenerateRun
     from csd_nerf.commands.bench_speed import SpeedRun
 
 _console = Console(stderr=True)
@@ -33,12 +34,13 @@ class Bench:
 
     scenes: NeRFs of toy scenes. panorama: wide pictures of several objects. video: a camera that goes around one.
     Ctrl-C keeps what is done; the same command goes on from there.
+    generate: no edits, but objects from captions (--instructions), judged by toy-world renders of what they name.
     speed: no edits, but what a step of CSD-Edit costs, against the released code's schedule and the bare network; takes
     --particles, --rounds, --compile, --prior, --precision and --output.
     """
 
-    benchmark: Annotated[Literal["scenes", "panorama", "video", "speed"], tyro.conf.Positional]
-    """What is edited, or speed."""
+    benchmark: Annotated[Literal["scenes", "panorama", "video", "generate", "speed"], tyro.conf.Positional]
+    """What is edited, generate, or speed."""
     quick: bool = False
     """Few scenes and instructions, small budgets: 15 minutes on two cores (panorama and video: 10)."""
     output: Path | None = None
@@ -78,6 +80,8 @@ class Bench:
         self._check_flags()
         if self.benchmark == "speed":
             return self._speed().run()
+        if self.benchmark == "generate":
+            return self._generate().run()
         plan, engine, store, table = self._prepared()
         from csd_nerf.bench.schedule import missing, run_cells
 
@@ -102,6 +106,24 @@ class Bench:
             given = getattr(self, entry.name) != entry.default
             if given and entry.name not in both and (entry.name in speed) != (self.benchmark == "speed"):
                 raise ValueError(f"--{entry.name} has no meaning for csd bench {self.benchmark}: leave it out")
+
+    def _generate(self) -> "GenerateRun":
+        from csd_nerf.commands.bench_generate import GenerateRun
+
+        for flag in ("scenes", "sweep"):
+            if getattr(self, flag):
+                raise ValueError(f"--{flag} has no meaning for csd bench generate: leave it out")
+        return GenerateRun(
+            self.instructions,
+            self.methods,
+            self.seeds,
+            self.quick,
+            self.prior,
+            self.precision,
+            self._output(),
+            self.work,
+            self._engine,
+        )
 
     def _speed(self) -> "SpeedRun":
         from csd_nerf.commands.bench_speed import SpeedRun
@@ -140,7 +162,7 @@ class Bench:
     def _chosen(self) -> "Benchmark":
         from csd_nerf.bench.benchmarks import benchmark
 
-        assert self.benchmark != "speed"
+        assert self.benchmark not in ("speed", "generate")
         return benchmark(self.benchmark, self.quick)
 
     def _name(self) -> str:

@@ -47,14 +47,14 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
         full.pipeline.model,
         field="voxel-grid",
         blob_density=6.0,
-        blob_radius=0.7,
+        blob_radius=0.6,
         width=32,
         background_frequencies=2,
         samples_per_ray=40,
         occupancy_resolution=32,
         occupancy_threshold=0.5,
     )
-    views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.5)
+    views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.7)
 
     def optimizer(lr: float) -> dict[str, object]:
         return {
@@ -66,17 +66,20 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
         full,
         method_name="csd-dreamfusion-lite",
         steps_per_save=200,
-        max_num_iterations=800,
+        max_num_iterations=600,
         pipeline=replace(
             full.pipeline,
             datamanager=views,
             model=model,
             prior="toy",
-            guidance_scale=10.0,
+            guidance_scale=7.5,
             t_max_end=0.5,
-            opacity_weight=1.0,
+            # The distillation is a sum over latents, this a mean over rays: less, and the background's colour is painted
+            # onto what should be empty.
+            opacity_weight=60.0,
             orientation_weight=1.0,
-            lit_probability=0.3,
+            # At 32 pixels lights cost more than they tell.
+            lit_probability=0.0,
             **TOY_WORDS,
         ),
         optimizers={"fields": optimizer(1e-2), "background": optimizer(3e-3)},

@@ -1,0 +1,142 @@
+"""Table, CSV and contact sheets of `csd bench generate`."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image
+
+from csd_nerf.bench.generation import COMPARED, MEASURES, METHODS
+from csd_nerf.bench.plan import Cell
+from csd_nerf.bench.report import About
+from csd_nerf.bench.results import read_pictures
+from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_difference
+from csd_nerf.bench.store import Store
+from csd_nerf.images.writing import contact_sheet
+
+Results = Mapping[str, Mapping[str, Any]]
+"""Results by the cells' keys; what is not done is missing."""
+RECOGNISED = 0.5
+"""Share of views from which an object counts as recognised."""
+
+
+def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
+    """Means over captions with 95 % bootstrap intervals, differences paired within captions, and each caption's."""
+    captions = list(dict.fromkeys(cell.spec["caption"] for cell in cells))
+    methods = [name for name in METHODS if any(cell.spec["method"] == name for cell in cells)]
+    values = {
+        (method, name): _values(cells, results, captions, method, name) for method in methods for name in MEASURES
+    }
+    lines = ["# Objects from captions", ""]
+    done = sum(cell.key in results for cell in cells)
+    lines += [
+        f"{len(captions)} captions, {done} of {len(cells)} objects. Mean and 95 % bootstrap interval over captions.",
+        "",
+    ]
+    heading = [f"{name}{f' ({better} is better)' if better else ''}" for name, better in MEASURES.items()]
+    lines += _table(
+        ["method", *heading, "recognised", "processor seconds"],
+        [[method, *(_said(_interval(values[method, name])) for name in MEASURES), *_extra(cells, results, method)]
+         for method in methods],
+    )  # fmt: skip
+    pairs = [pair for pair in COMPARED if all(name in methods for name in pair)]
+    if pairs:
+        lines += ["", "Differences, paired within captions:", ""]
+        rows = [
+            [f"{ours} - {theirs}", *(_said(paired_difference(values[ours, m], values[theirs, m])) for m in MEASURES)]
+            for ours, theirs in pairs
+        ]
+        lines += _table(["", *MEASURES], rows)
+    lines += ["", "R-precision of each caption:", ""]
+    single = [[caption, *(_one(cells, results, caption, method) for method in methods)] for caption in captions]
+    lines += _table(["caption", *methods], single)
+    lines += [
+        "",
+        f"Recognised: captions of which at least {RECOGNISED:.0%} of the views are nearest to renders of the right "
+        "object in the right colour.",
+        "",
+        f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def to_csv(cells: Sequence[Cell], results: Results) -> str:
+    """One line for each object that is done."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["caption", "method", "seed", "steps", *MEASURES, "network_samples", "seconds", "processor_seconds"]
+    )
+    for cell in cells:
+        result = results.get(cell.key)
+        if result is not None:
+            spec, found = cell.spec, result["measures"]
+            numbers = [f"{found[name]:.4f}" if name in found else "" for name in MEASURES]
+            writer.writerow(
+                [
+                    spec["caption"],
+                    spec["method"],
+                    spec["seed"],
+                    spec["steps"],
+                    *numbers,
+                    *(result[name] for name in costs),
+                ]
+            )
+    return text.getvalue()
+
+
+def sheet(cells: Sequence[Cell], store: Store, caption: str) -> Image.Image | None:
+    """One caption by all methods, in colour and depth; None while nothing of it is done."""
+    rows = []
+    for cell in cells:
+        if cell.spec["caption"] == caption and store.has(cell):
+            files = store.read(cell)
+            rows.append((cell.spec["method"], list(read_pictures(files, "after"))))
+            rows.append(("depth", list(read_pictures(files, "depth"))))
+    return contact_sheet(rows) if rows else None
+
+
+def _values(
+    cells: Sequence[Cell], results: Results, captions: Sequence[str], method: str, name: str
+) -> dict[tuple[int, str, int], float]:
+    found = {}
+    for cell in cells:
+        result = results.get(cell.key)
+        if cell.spec["method"] == method and result is not None and name in result["measures"]:
+            key = (captions.index(cell.spec["caption"]), "", cell.spec["seed"])
+            found[key] = result["measures"][name]
+    return found
+
+
+def _interval(values: dict[tuple[int, str, int], float]) -> Interval | None:
+    return bootstrap(list(by_scene(values).values())) if values else None
+
+
+def _said(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    if interval.low is None or interval.high is None:
+        return f"{interval.mean:.3f}"
+    return f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})"
+
+
+def _extra(cells: Sequence[Cell], results: Results, method: str) -> list[str]:
+    own = [results[cell.key] for cell in cells if cell.spec["method"] == method and cell.key in results]
+    if not own:
+        return ["", ""]
+    known = sum(result["measures"]["R-precision"] >= RECOGNISED for result in own)
+    return [f"{known} of {len(own)}", f"{sum(result['processor_seconds'] for result in own) / len(own):.0f}"]
+
+
+def _one(cells: Sequence[Cell], results: Results, caption: str, method: str) -> str:
+    own = [
+        results[cell.key]["measures"]["R-precision"]
+        for cell in cells
+        if cell.spec["caption"] == caption and cell.spec["method"] == method and cell.key in results
+    ]
+    return f"{sum(own) / len(own):.2f}" if own else ""
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(line)} |" for line in (heading, ["---"] * len(heading), *rows)]
