@@ -74,7 +74,7 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
             prior="toy",
             guidance_scale=7.5,
             t_max_end=0.5,
-            # The distillation is a sum over latents, this a mean over rays: less, and the background's colour is painted
+            # The distillation is a sum over latents, this a mean over rays. With less, the background is painted
             # onto what should be empty.
             opacity_weight=60.0,
             orientation_weight=1.0,

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from csd_nerf.scenes import voxel_field as jacobian
 
 FieldKind = Literal["mlp", "hash-grid", "voxel-grid", "sjc"]
+_TAP = 0.3
+"""How far in cells the neighbours are, along each axis, that a normal is taken from."""
 _TETRAHEDRON = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
 
 
@@ -138,7 +140,7 @@ class GridField(ObjectField):
     def __init__(self, settings: FieldSettings, channels: int, features: int, finest: int) -> None:
         super().__init__(settings, channels)
         width = settings.width
-        self.step = 2.0 / finest
+        self.step = _TAP * 2.0 / finest
         self.shape = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, 1))
         self.paint = nn.Sequential(nn.Linear(features, width), nn.ReLU(), nn.Linear(width, channels))
         self.register_buffer("taps", _TETRAHEDRON.clone(), persistent=False)
@@ -221,7 +223,7 @@ class JacobianField(ObjectField):
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """From four neighbours."""
-        around = (points[:, None] + 2.0 / self.settings.voxels[-1] * self.taps).reshape(-1, 3)
+        around = (points[:, None] + _TAP * 2.0 / self.settings.voxels[-1] * self.taps).reshape(-1, 3)
         return -F.normalize(self.density(around).reshape(-1, 4) @ self.taps, dim=1)
 
 

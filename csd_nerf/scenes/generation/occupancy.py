@@ -44,7 +44,7 @@ class OccupancyGrid(nn.Module):
         found = torch.cat([density(rows) for rows in points.split(_ROWS)]).reshape(self.density.shape)
         self.density.copy_(torch.maximum(self.decay * self.density, found.to(self.density)))
         # Never all empty: what starts as thin fog must be able to grow.
-        above = (self.density >= self.density.mean().clamp(max=self.threshold)).float()
+        above = (self.density >= (0.99 * self.density.mean()).clamp(max=self.threshold)).float()
         self.occupied.copy_(F.max_pool3d(above[None], kernel_size=3, stride=1, padding=1)[0] > 0)
 
     def __call__(self, points: Float[Tensor, "*n 3"]) -> Bool[Tensor, "*n"]:
