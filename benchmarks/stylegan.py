@@ -49,8 +49,8 @@ VARIANTS: dict[str, dict] = {
     "LSD + FM": {"losses": replace(ALONE, feature_matching=FM)},
     "LSD + KL": {"losses": replace(ALONE, kl=KL)},
     "LSD + FM + KL": {"losses": TOY_LOSSES},
-    "LSD, directional": {"losses": ALONE, "directional": 1.0},
-    "LSD + FM + KL, directional": {"losses": TOY_LOSSES, "directional": 1.0},
+    "LSD, directional": {"losses": ALONE, "directional": 0.5},
+    "LSD + FM + KL, directional": {"losses": TOY_LOSSES, "directional": 0.5},
     "CSD": {"losses": ALONE, "kernel": "rbf"},
     "paper's lambdas": {"losses": LossWeights(feature_matching=3.0, kl=0.05)},
 }

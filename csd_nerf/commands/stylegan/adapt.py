@@ -64,7 +64,7 @@ class Adapt:
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Of the prior's networks."""
     steps: int | None = None
-    """Default: 2000, with the toy prior 300."""
+    """Default: 2000, with the toy prior 150."""
     lr: float = 0.002
     samples: int = 4
     """Pictures in a step; they are the particles."""

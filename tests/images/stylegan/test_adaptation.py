@@ -38,8 +38,8 @@ def generator(levels: int = 3) -> Generator:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         made = Generator(GeneratorShape((6, 5, 4, 3)[:levels], style=5, mapping_layers=1)).requires_grad_(False)
-    for conv in made.convs:
-        conv.noise_strength.fill_(0.1)
+    for index in range(len(made.convs)):
+        made.get_parameter(f"convs.{index}.noise_strength").fill_(0.1)
     return made
 
 

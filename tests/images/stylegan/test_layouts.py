@@ -60,27 +60,31 @@ def test_a_missing_mean_is_measured_and_missing_noise_drawn(layout: str) -> None
     torch.testing.assert_close(generator.mean_w, generator.mapping(z).mean(dim=0), rtol=0, atol=0.05)
 
 
-def changed(layout: str, drop: str = "", **more: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in MADE[layout]().items() if name != drop} | more
+def without(layout: str, drop: str) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in MADE[layout]().items() if name != drop}
+
+
+def changed(layout: str, name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {**MADE[layout](), name: value}
 
 
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
         (
-            changed("rosinality", "convs.1.activate.bias"),
+            without("rosinality", "convs.1.activate.bias"),
             "rosinality layout, 16 x 16 pixels. lacks convs.1.activate.bias",
         ),
-        (changed("nvidia", "synthesis.b8.conv0.affine.bias"), "lacks synthesis.b8.conv0.affine.bias"),
-        (changed("nvidia", "mapping.fc0.weight"), "nvidia layout. lacks 'mapping.fc0.weight'"),
-        (changed("nvidia", **{"synthesis.b8.skip.weight": torch.ones(1)}), "has synthesis.b8.skip.weight, which this"),
+        (without("nvidia", "synthesis.b8.conv0.affine.bias"), "lacks synthesis.b8.conv0.affine.bias"),
+        (without("nvidia", "mapping.fc0.weight"), "nvidia layout. lacks 'mapping.fc0.weight'"),
+        (changed("nvidia", "synthesis.b8.skip.weight", torch.ones(1)), "has synthesis.b8.skip.weight, which this"),
         (
-            changed("rosinality", **{"convs.1.activate.bias": torch.ones(9)}),
+            changed("rosinality", "convs.1.activate.bias", torch.ones(9)),
             r"convs.1.activate.bias has the shape \(9,\), the other weights need \(5,\)",
         ),
-        (changed("rosinality", **{"to_rgb1.bias": torch.full((1, 3, 1, 1), torch.nan)}), "to_rgb1.bias.*not finite"),
-        (changed("rosinality", **{"convs.0.conv.blur.kernel": torch.ones(4, 4)}), "blur.kernel is another filter"),
-        (changed("nvidia", **{"mapping.fc0.weight": torch.ones(7, 12)}), "takes 12 numbers and gives 7"),
+        (changed("rosinality", "to_rgb1.bias", torch.full((1, 3, 1, 1), torch.nan)), "to_rgb1.bias.*not finite"),
+        (changed("rosinality", "convs.0.conv.blur.kernel", torch.ones(4, 4)), "blur.kernel is another filter"),
+        (changed("nvidia", "mapping.fc0.weight", torch.ones(7, 12)), "takes 12 numbers and gives 7"),
         (
             {"synthesis.L0_36_512.weight": torch.ones(1)},
             "no layout that is known.*synthesis.L0_36_512.weight.*StyleGAN3",

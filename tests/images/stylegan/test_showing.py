@@ -10,8 +10,8 @@ def generator(seed: int = 0) -> Generator:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         made = Generator(GeneratorShape((6, 5, 4), style=5, mapping_layers=2)).requires_grad_(False)
-    for conv in made.convs:
-        conv.noise_strength.fill_(0.3)
+    for index in range(len(made.convs)):
+        made.get_parameter(f"convs.{index}.noise_strength").fill_(0.3)
     made.measure_mean_w(torch.Generator().manual_seed(0))
     return made
 

@@ -119,4 +119,4 @@ def test_augmentation_changes_a_share_of_the_pictures_and_lets_gradients_through
     share = float(((changed - images).abs() > 1e-5).flatten(1).any(dim=1).float().mean())
     assert 1 - 0.9**5 - 0.08 < share < 1 - 0.9**5 + 0.05  # five changes; half the mirrors and some moves change nothing
     augmented(images, 0.8, torch.Generator().manual_seed(3)).sum().backward()
-    assert torch.isfinite(images.grad).all() and (images.grad != 0).any()
+    assert images.grad is not None and torch.isfinite(images.grad).all() and (images.grad != 0).any()
