@@ -7,7 +7,8 @@ Every variant starts from the same generator, sees the same z, noises and timest
 same 64 latents that no training drew:
 
 - *colours*: the overlap of the pictures' colours with those of true blue mushrooms (the toy world's own, on the same
-  backgrounds from the same views): sum_b min(p_b, q_b) over 16 x 16 bins of a and b in Lab, in [0, 1].
+  backgrounds from the same views): sum_b min(p_b, q_b) over 16 x 16 bins of a and b in Lab, in [0, 1]. Pixels count by
+  their chroma, so that grey and sand do not outweigh the mushroom.
 - *blue*: share of the cap (what was red) that is blue now.
 - *shape*: overlap (intersection over union) of what was red with what is blue now, for the same z.
 - *background*: mean colour difference (CIE 1976) outside of both, for the same z.
@@ -68,9 +69,10 @@ def blue(lab: torch.Tensor) -> torch.Tensor:
 
 
 def colours(lab: torch.Tensor) -> torch.Tensor:
-    """Histogram of a and b over all pixels, sums to 1."""
+    """Histogram of a and b over all pixels, weighed by their chroma; sums to 1."""
     places = ((lab[:, 1:] + 1) / 2 * 16).long().clamp(0, 15)
-    counts = torch.bincount((16 * places[:, 0] + places[:, 1]).flatten(), minlength=256).float()
+    chroma = lab[:, 1:].norm(dim=1).flatten()
+    counts = torch.bincount((16 * places[:, 0] + places[:, 1]).flatten(), weights=chroma, minlength=256)
     return counts / counts.sum()
 
 
