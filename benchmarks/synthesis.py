@@ -1,6 +1,6 @@
 """What feature matching and the KL regulariser do to pictures made from words: LDP Figure 7 with numbers.
 
-    python -m benchmarks.synthesis WORK [TAESD PHOTOS]   # about 25 minutes of one core; benchmarks/results/synthesis
+    python -m benchmarks.synthesis WORK [TAESD PHOTOS]   # about ten minutes of one core; benchmarks/results/synthesis
 
 WORK keeps what was computed; it is not computed again. TAESD is a folder of the tiny autoencoder of Stable Diffusion's
 latent space, PHOTOS a folder of photos: with them, the two losses in that space, under a prior known in closed form.
@@ -32,8 +32,8 @@ from csd_nerf.toyworld.judging.pictures import CaptionScene, PictureJudge, capti
 from csd_nerf.toyworld.render import Renderer
 
 RESULTS = Path(__file__).parent / "results" / "synthesis"
-CAPTIONS, GROUPS, SAMPLES = 12, 6, 4
-SETTINGS = SynthesisSettings(**{**TOY, "steps": 200}, kernel="independent")
+CAPTIONS, GROUPS, SAMPLES = 8, 5, 4
+SETTINGS = SynthesisSettings(**{**TOY, "steps": 150}, kernel="independent")
 VARIANTS: dict[str, LossWeights] = {
     **ablation_of(SETTINGS.losses),
     "LSD + FM + KL, lambdas of the paper": LDP_WEIGHTS["synthesis"],
@@ -85,16 +85,24 @@ def drawn(prior, words: list[str]) -> dict:
     return {"images": prior.decode(latents), "latents": latents, "ratio": None, "seconds": 0.0}
 
 
-def judged(found: dict, asked: list[CaptionScene], judge: PictureJudge) -> dict[str, list[float]]:
-    verdicts = judge(found["images"], asked)
+def measured(found: dict) -> dict[str, list[float]]:
+    """All but what needs the judge."""
     values = {
-        "right": [float(v.right(one.scene)) for v, one in zip(verdicts, asked, strict=True)],
         "saturation": saturation(found["images"]).tolist(),
         "sharpness": sharpness(found["images"]).tolist(),
     }
     if "latents" in found:
         values["latent std"] = found["latents"].flatten(1).std(dim=1).tolist()
     return values
+
+
+def judge_all(sets: list[tuple[dict, list[CaptionScene]]]) -> list[list[float]]:
+    """Whether each picture of each set shows its caption's object in its colour; one call, which knows all views."""
+    pictures = torch.cat([found["images"] for found, _ in sets])
+    asked = [one for _, group in sets for one in group]
+    verdicts = PictureJudge(cameras=12)(pictures, asked)
+    right = [float(verdict.right(one.scene)) for verdict, one in zip(verdicts, asked, strict=True)]
+    return [[right.pop(0) for _ in group] for _, group in sets]
 
 
 def shown(interval: Interval, signed: bool = False) -> str:
@@ -128,74 +136,82 @@ def spread(images: Tensor) -> float:
     return float(torch.pdist(lab).mean() / lab.shape[1] ** 0.5)
 
 
-def listening(prior, work: Path, asked: list[CaptionScene], judge: PictureJudge) -> tuple[list[str], list]:
-    """Samples of one caption that listen to each other, and that do not."""
-    lines = ["| samples | right | spread of the samples | saturation | sharpness |", "|---|---|---|---|---|"]
-    sheet = []
-    plain = replace(SETTINGS.losses, feature_matching=0.0)
-    for name, kernel, noise in (
-        ("alone (LSD + KL)", "independent", "independent"),
-        ("CSD, RBF kernel", "rbf", "independent"),
-        ("alone, one noise", "independent", "shared"),
-        ("CSD, one noise", "rbf", "shared"),
-    ):
-        right, apart, chroma, sharp, row = [], [], [], [], []
-        for number, one in enumerate(asked):
-            settings = replace(SETTINGS, kernel=kernel, noise=noise, samples=SAMPLES)
-            path = work / f"group_{kernel}_{noise}_{number}.pt"
-            words = [one.words] * SAMPLES
-            found = kept(path, lambda words=words, settings=settings: run(prior, words, settings, plain, seed=1))
-            values = judged(found, [one] * SAMPLES, judge)
-            right.append(float(np.mean(values["right"])))
-            apart.append(spread(found["images"]))
-            chroma.append(float(np.mean(values["saturation"])))
-            sharp.append(float(np.mean(values["sharpness"])))
-            row += list(found["images"][:2])
-        lines.append(f"| {name} | " + " | ".join(shown(bootstrap(v)) for v in (right, apart, chroma, sharp)) + " |")
-        sheet.append((name, row))
-    return lines, sheet
+GROUPS_OF: dict[str, tuple[str, str]] = {
+    "alone (LSD + KL)": ("independent", "independent"),
+    "CSD, RBF kernel": ("rbf", "independent"),
+    "alone, one noise": ("independent", "shared"),
+    "CSD, one noise": ("rbf", "shared"),
+}
+"""Kernel and noise of several samples of one caption."""
+
+
+def group(prior, work: Path, number: int, words: str, kernel: str, noise: str) -> dict:
+    """Samples of one caption."""
+    settings = replace(SETTINGS, kernel=kernel, noise=noise, samples=SAMPLES)
+    losses = replace(SETTINGS.losses, feature_matching=0.0)
+    path = work / f"group_{kernel}_{noise}_{number}.pt"
+    return kept(path, lambda: run(prior, [words] * SAMPLES, settings, losses, seed=1))
+
+
+def group_lines(name: str, found: list[dict], right: list[list[float]]) -> str:
+    columns = [
+        [float(np.mean(one)) for one in right],
+        [spread(one["images"]) for one in found],
+        [float(saturation(one["images"]).mean()) for one in found],
+        [float(sharpness(one["images"]).mean()) for one in found],
+    ]
+    return f"| {name} | " + " | ".join(shown(bootstrap(values)) for values in columns) + " |"
 
 
 def main(work: Path, real: tuple[Path, Path] | None) -> None:
     """Compute what is missing, then write tables and sheets."""
-    torch.manual_seed(0)
     prior = load_prior("toy", dtype="bf16")
-    asked, judge = caption_scenes(CAPTIONS, first_seed=1_000_100), PictureJudge()
+    asked = caption_scenes(CAPTIONS, first_seed=1_000_100)
     words = [one.words for one in asked]
     truths = torch.cat([Renderer(one.cameras).render(one.scene) for one in asked])
-    rows, ratios = {"true pictures": judged({"images": truths}, asked, judge)}, {}
-    sheet = [("true", list(truths[:10]))]
-    sampled = kept(work / "ddim.pt", lambda: drawn(prior, words))
-    rows["DDIM, guidance 5"] = judged(sampled, asked, judge)
-    sheet.append(("DDIM", list(sampled["images"][:10])))
+    sets = {"true pictures": {"images": truths, "ratio": None}}
+    sets["DDIM, guidance 5"] = kept(work / "ddim.pt", lambda: drawn(prior, words))
     for name, losses in VARIANTS.items():
         path = work / f"{name.lower().replace(' + ', '_').replace(', ', '_').replace(' ', '_')}.pt"
-        found = kept(path, lambda losses=losses: run(prior, words, SETTINGS, losses))
-        rows[name], ratios[name] = judged(found, asked, judge), found["ratio"]
-        sheet.append((name.replace(", ", ",\n"), list(found["images"][:10])))
-        print(name, {k: float(np.mean(v)) for k, v in rows[name].items()}, found["ratio"], flush=True)
-    groups, group_sheet = listening(prior, work, asked[:GROUPS], judge)
+        sets[name] = kept(path, lambda losses=losses: run(prior, words, SETTINGS, losses))
+        print(name, sets[name]["ratio"], round(sets[name]["seconds"]), flush=True)
+    groups = {
+        name: [group(prior, work, number, one, *how) for number, one in enumerate(words[:GROUPS])]
+        for name, how in GROUPS_OF.items()
+    }
+    listed = [(found, asked) for found in sets.values()]
+    listed += [(one, [asked[n]] * SAMPLES) for found in groups.values() for n, one in enumerate(found)]
+    right = judge_all(listed)
+    rows = {name: {"right": right.pop(0), **measured(found)} for name, found in sets.items()}
+    ratios = {name: found["ratio"] for name, found in sets.items()}
+    lines = ["| samples | right | spread of the samples | saturation | sharpness |", "|---|---|---|---|---|"]
+    lines += [group_lines(name, found, [right.pop(0) for _ in found]) for name, found in groups.items()]
     RESULTS.mkdir(parents=True, exist_ok=True)
+    sheet = [(name.replace(", ", ",\n"), list(found["images"])) for name, found in sets.items()]
     write_sheet(RESULTS / "ablation.jpg", contact_sheet(sheet, scale=2))
-    write_sheet(RESULTS / "samples.jpg", contact_sheet(group_sheet, scale=2))
-    lines = [
-        f"Commit {commit()}, {date.today().isoformat()}, {platform.machine()}, one thread, torch {torch.__version__}, "
-        f"bf16. {CAPTIONS} captions of held-out scenes, one picture each, {SETTINGS.steps} steps; mean with the 95 % "
-        "bootstrap interval over captions.",
-        "",
-        *table(rows, ratios),
-        "",
-        f"{GROUPS} of these captions, {SAMPLES} samples each, without feature matching:",
-        "",
-        *groups,
-    ]
+    pairs = [(name, [image for one in found for image in one["images"][:2]]) for name, found in groups.items()]
+    write_sheet(RESULTS / "samples.jpg", contact_sheet(pairs, scale=2))
+    text = "\n".join([*_head(), *table(rows, ratios), "", _GROUP_WORDS, "", *lines, ""])
     if real is not None:
-        lines += ["", *measure_real(*real, work)]
-    text = "\n".join(lines) + "\n"
+        text += "\n" + "\n".join(measure_real(*real, work)) + "\n"
     (RESULTS / "tables.md").write_text(text)
     numbers = {"rows": rows, "ratios": ratios, "captions": words}
     (RESULTS / "synthesis.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(text)
+
+
+_GROUP_WORDS = f"{GROUPS} of these captions, {SAMPLES} samples each, without feature matching:"
+
+
+def _head() -> list[str]:
+    return [
+        "# Feature matching and the KL regulariser in pictures made of words",
+        "",
+        f"`python -m benchmarks.synthesis`, commit {commit()}, {date.today().isoformat()}, {platform.machine()}, one "
+        f"thread, torch {torch.__version__}, bf16. {CAPTIONS} captions of held-out scenes, one picture each, "
+        f"{SETTINGS.steps} steps; mean with the 95 % bootstrap interval over captions; of so few it is too narrow.",
+        "",
+    ]
 
 
 def write_sheet(path: Path, sheet: Image.Image) -> None:

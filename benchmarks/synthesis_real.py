@@ -34,7 +34,7 @@ from csd_nerf.priors import DecoderFeatures, GaussianPrior
 from csd_nerf.priors.autoencoder import Autoencoder
 from csd_nerf.toyworld.judging.colour import to_lab
 
-SIDE, COUNT, STEPS, LOOKS = 128, 8, 80, (15, 40, 80)
+SIDE, COUNT, STEPS, LOOKS = 96, 6, 60, (15, 30, 60)
 _NONE = Target((torch.zeros(1, 1, 1),), torch.zeros(1, 1, 1))
 
 
