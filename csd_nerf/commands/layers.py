@@ -35,7 +35,8 @@ class Layers:
     prompt: str = ""
     """Caption of what is wanted, such as "a blue mushroom on a meadow"; for csd-edit and no-svgd an instruction."""
     editor: Literal["lsd", "csd", "csd-edit", "no-svgd", "dds"] = "lsd"
-    """lsd is the paper's; csd has the kernel, csd-edit and no-svgd take an instruction, dds two captions."""
+    """lsd is the paper's; csd has the kernel; csd-edit and no-svgd take an instruction and an InstructPix2Pix (--prior
+    instruct-pix2pix or toy); dds takes two captions."""
     source_prompt: str = ""
     """Caption of what is there, for the editor dds."""
     image_guidance: float | None = None

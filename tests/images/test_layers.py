@@ -14,7 +14,7 @@ from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.layers import LayerResult, LayerSettings, edit_layers, write_layers
 from csd_nerf.images.layers_edit import LayeredPicture, prepare_layers
 from csd_nerf.images.layers_network import SkipNetwork
-from csd_nerf.images.picture_files import Picture, read_picture
+from csd_nerf.images.picture_files import Picture, read_picture, write_picture
 from csd_nerf.priors import load_prior
 from tests.distill.analytic import FormulaPrior
 from tests.tiny_prior import make_tiny_prior
@@ -236,6 +236,10 @@ class TestFiles:
         torch.testing.assert_close(layer.image, result.layer, rtol=0, atol=level)  # straight: colours as they are
         alpha = read_picture(tmp_path / "alpha.png").image
         torch.testing.assert_close(alpha[0], layer.alpha, rtol=0, atol=1e-6)
+
+    def test_sixteen_bits_are_written_as_png_only(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="as .png only"):
+            write_picture(tmp_path / "a.jpg", picture(9, 7), bits=16)
 
     def test_over_a_transparent_picture_it_is_porter_and_duffs_over(self, tmp_path: Path) -> None:
         result, below = self.result(), torch.linspace(0, 1, 7).expand(9, 7)
