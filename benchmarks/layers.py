@@ -77,12 +77,11 @@ def variants() -> dict[str, tuple[LayerSettings, bool]]:
         "LSD": (only(caption), False),
         "LSD + FM": (only(caption, "feature_matching"), False),
         "LSD + KL": (only(caption, "kl"), False),
-        "LSD + FM + KL": (caption, False),
-        "LSD + FM + KL, true mask": (caption, True),
+        "LSD, true mask": (only(caption), True),
         "csd-edit": (only(told), False),
-        "csd-edit + FM + KL": (told, False),
         "csd-edit, true mask": (only(told), True),
-        "csd-edit, no residual": (replace(only(told), latent_lr=0.0), False),
+        "LSD + FM + KL": (caption, False),
+        "csd-edit + FM + KL": (told, False),
     }
 
 
@@ -123,6 +122,8 @@ def main(work: Path, river: Path | None) -> None:
     prior, cases = load_prior("toy", dtype="bf16"), [case(seed) for seed in SEEDS]
     nothing = [measured({"composite": one.source, "alpha": torch.zeros_like(one.mask)}, one) for one in cases]
     rows = {"the source, unedited": nothing}
+    if river is not None:
+        edit_river(prior, river, work)
     ratios, sheet = {}, [("source", [one.source for one in cases for _ in range(3)])]
     sheet.append(("true edit, mask", [x for c in cases for x in (c.truth, c.truth, c.mask.expand(3, -1, -1))]))
     for name, (settings, masked) in variants().items():
@@ -139,8 +140,6 @@ def main(work: Path, river: Path | None) -> None:
         drawn = contact_sheet(sheet, scale=2)
         write_atomically(RESULTS / "layers.jpg", lambda path, drawn=drawn: drawn.save(path, quality=90))
         write(rows, ratios)
-    if river is not None:
-        edit_river(prior, river, work)
 
 
 def write(rows: dict[str, list[dict[str, float]]], ratios: dict[str, list[float | None]]) -> None:
@@ -177,6 +176,7 @@ def edit_river(prior: Any, river: Path, work: Path) -> None:
     picture = read_picture(river).image
     height, width = picture.shape[-2:]
     small = resize(picture[None], (round(640 * height / width), 640))[0]
+    RESULTS.mkdir(parents=True, exist_ok=True)
     rows = []
     for title, editor, prompt in (
         ("make it night", "csd-edit", "make it night"),
