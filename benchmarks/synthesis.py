@@ -33,7 +33,8 @@ from csd_nerf.toyworld.render import Renderer
 
 RESULTS = Path(__file__).parent / "results" / "synthesis"
 CAPTIONS, GROUPS, SAMPLES = 8, 5, 4
-SETTINGS = SynthesisSettings(**{**TOY, "steps": 150}, kernel="independent")
+WEIGHTS = LossWeights(feature_matching=0.02, kl=1.0)
+SETTINGS = SynthesisSettings(**{**TOY, "losses": WEIGHTS, "steps": 150}, kernel="independent")
 VARIANTS: dict[str, LossWeights] = {
     **ablation_of(SETTINGS.losses),
     "LSD + FM, lambda 0.1": LossWeights(feature_matching=0.1, kl=0.0),
