@@ -70,6 +70,7 @@ class CudaGraphs:
                     call()
             torch.cuda.current_stream().wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # Other threads (a NeRF that trains on another device) may go on asking for memory meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 output = call()
         return _Captured(graph, inputs, timestep, text, output)
