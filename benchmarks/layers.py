@@ -2,7 +2,8 @@
 
     python -m benchmarks.layers WORK [RIVER]    # about fifteen minutes of one core; benchmarks/results/layers
 
-WORK keeps what was computed; it is not computed again. RIVER is a photo that is edited, too.
+WORK keeps what was computed; it is not computed again. RIVER is a photo that is edited, too; its sheet stays
+in WORK.
 """
 
 import json
@@ -176,7 +177,6 @@ def edit_river(prior: Any, river: Path, work: Path) -> None:
     picture = read_picture(river).image
     height, width = picture.shape[-2:]
     small = resize(picture[None], (round(640 * height / width), 640))[0]
-    RESULTS.mkdir(parents=True, exist_ok=True)
     rows = []
     for title, editor, prompt in (
         ("make it night", "csd-edit", "make it night"),
@@ -192,7 +192,7 @@ def edit_river(prior: Any, river: Path, work: Path) -> None:
         found = kept(work / f"river_{editor}.pt", make)
         rows.append((title, [found["composite"], found["layer"], found["alpha"].expand(3, -1, -1)]))
     drawn = contact_sheet([("river", [small]), *rows])
-    write_atomically(RESULTS / "river.jpg", lambda path: drawn.save(path, quality=90))
+    write_atomically(work / "river.jpg", lambda path: drawn.save(path, quality=90))
 
 
 if __name__ == "__main__":
