@@ -97,7 +97,7 @@ def measure_real(taesd: Path, folder: Path, work: Path) -> list[str]:
         f"In the latent space of Stable Diffusion (tiny autoencoder, {len(latents)} photos of {SIDE} x {SIDE} pixels):",
         "",
         f"- Latents of photos have a standard deviation of {_shown(spreads)} and L_KL = {_shown(values)}: the "
-        "regulariser's N(0, 1) is about where they are.",
+        "regulariser's N(0, 1) is somewhat wider than they are.",
         f"- With lambda_1 = 3 the gradient of feature matching is {ratio:.1f} times that of LSD (median over steps).",
         "",
         "Exact score of N(photo, 0.3^2), AdamW 0.1: PSNR in dB of the decoded latents to the decoded photo",
