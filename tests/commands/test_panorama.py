@@ -175,6 +175,7 @@ def test_editors_that_ask_nothing_about_the_source_have_no_bank(tmp_path: Path, 
     assert "--editor random-noise asks nothing about the source" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_two_processes_started_by_torchrun_edit_as_one(tmp_path: Path) -> None:
     source = picture(tmp_path / "in.png")
     command = ["panorama", str(source), "OUT", "--prompt", "make it night", *TOY, "--precision", "fp32"]
