@@ -67,12 +67,17 @@ def case(seed: int) -> Case:
 
 def variants() -> dict[str, tuple[LayerSettings, bool]]:
     """Settings, and whether the true mask is given."""
-    caption = LayerSettings(**{**toy_settings("lsd"), "steps": STEPS})
-    told = LayerSettings(**{**toy_settings("csd-edit"), "steps": STEPS}, editor="csd-edit")
+    weights = {
+        "lsd": LossWeights(feature_matching=0.02, kl=0.1),
+        "csd-edit": LossWeights(feature_matching=0.002, kl=0.02),
+    }
+    caption = LayerSettings(**{**toy_settings("lsd"), "losses": weights["lsd"], "steps": STEPS})
+    own = {**toy_settings("csd-edit"), "losses": weights["csd-edit"], "steps": STEPS}
+    told = LayerSettings(**own, editor="csd-edit")
 
     def only(settings: LayerSettings, *names: str) -> LayerSettings:
-        weights = {name: getattr(settings.losses, name) for name in names}
-        return replace(settings, losses=replace(NOTHING, **weights))
+        kept_ones = {name: getattr(settings.losses, name) for name in names}
+        return replace(settings, losses=replace(NOTHING, **kept_ones))
 
     return {
         "LSD": (only(caption), False),
