@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
@@ -147,7 +148,7 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
     def choices(self) -> dict[str, Any]:
         """The flags that decide what a run makes, by name, in plain types; not where the prior runs."""
         elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size"}
-        own = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
+        own = {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self) if entry.name not in elsewhere}
         views = asdict(self.datamanager)
         return own | {f"datamanager.{name}": views[name] for name in _VIEW_CHOICES}
 
@@ -229,6 +230,11 @@ def renamed(message: str, rename: Callable[[str], str | None]) -> str:
         return match[0] if name is None else f"{name} "
 
     return re.sub(r"\b([a-z_]+)=(?=\S)", word, message)
+
+
+def _plain(value: Any) -> Any:
+    """A flag's value in a type that a checkpoint may hold."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def _dashed(name: str) -> str:

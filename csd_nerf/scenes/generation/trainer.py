@@ -123,7 +123,7 @@ class GenerationTrainer(SceneTrainer):
             )
         state.seconds, state.network_samples = float(kept["seconds"]), int(kept["network_samples"])
         then, now = kept["flags"], state.flags
-        changed = {name: (then.get(name), value) for name, value in now.items() if _differ(then.get(name), value)}
+        changed = {name: (then.get(name), value) for name, value in now.items() if then.get(name) != value}
         if not {"prompt", "negative_prompt", "guidance_scale"} & changed.keys():
             state.wish = Wish(**kept["wish"])  # what the viewer had made of it
         self.pipeline.csd_generate.show(state.wish)
@@ -164,11 +164,6 @@ class GenerationTrainer(SceneTrainer):
         """Called after training, before nerfstudio waits for the viewer to be closed."""
         self.pipeline.csd_generate.say("Training has ended: start a run with --load-dir to go on.")
         summarize(str(self.config.method_name), self.pipeline.state, self.base_dir)
-
-
-def _differ(one: Any, other: Any) -> bool:
-    """Whether two flags differ; a checkpoint turns no tuples into lists, but older ones may lack a flag."""
-    return one != other
 
 
 @contextmanager

@@ -143,6 +143,7 @@ def test_a_mesh_shapes_the_object(prior: DiffusionPrior, tmp_path: Path):
     outside = torch.tensor([[0.9, 0.9, 0.9], [0.9, 0.0, 0.0], [0.0, 0.0, -0.9]])
     field = run.pipeline.object.field
     assert float(field.density(inside).min()) > 3 * float(field.density(outside).max())
+    assert load_object(run.config_path).loaded_state["flags"]["shape"] == str(path), "its checkpoint can be read"
 
 
 @pytest.mark.parametrize(
