@@ -63,26 +63,17 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
 
 def to_csv(cells: Sequence[Cell], results: Results) -> str:
     """One line for each object that is done."""
+    costs = ("network_samples", "seconds", "processor_seconds")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["caption", "method", "seed", "steps", *MEASURES, "network_samples", "seconds", "processor_seconds"]
-    )
+    writer.writerow(["caption", "method", "seed", "steps", *MEASURES, *costs])
     for cell in cells:
         result = results.get(cell.key)
         if result is not None:
             spec, found = cell.spec, result["measures"]
             numbers = [f"{found[name]:.4f}" if name in found else "" for name in MEASURES]
-            writer.writerow(
-                [
-                    spec["caption"],
-                    spec["method"],
-                    spec["seed"],
-                    spec["steps"],
-                    *numbers,
-                    *(result[name] for name in costs),
-                ]
-            )
+            spent = [result[name] for name in costs]
+            writer.writerow([spec["caption"], spec["method"], spec["seed"], spec["steps"], *numbers, *spent])
     return text.getvalue()
 
 

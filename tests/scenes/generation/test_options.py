@@ -107,7 +107,9 @@ def test_the_panels_mistakes_do_not_end_a_run():
 
 def test_a_locked_camera_stands_where_the_training_view_does():
     class Camera:
-        wxyz = position = fov = None
+        wxyz: Any = None
+        position: Any = None
+        fov: Any = None
 
     class Client:
         camera = Camera()

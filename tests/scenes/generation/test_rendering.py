@@ -61,8 +61,8 @@ def test_rays_are_nerfstudios():
 
 def test_cameras_stand_where_the_toy_worlds_do():
     """Same azimuth, elevation and axes; only the target differs."""
-    numbers = [torch.tensor([value]) for value in (70.0, 25.0, 2.85, 45.0)]
-    pose = orbit_views(*numbers, 64).cameras.camera_to_worlds[0]
+    azimuth, elevation, radius, field = (torch.tensor([value]) for value in (70.0, 25.0, 2.85, 45.0))
+    pose = orbit_views(azimuth, elevation, radius, field, 64).cameras.camera_to_worlds[0]
     theirs = look_at(70.0, 25.0)
     assert torch.allclose(pose[:, :3], theirs[:3, :3], atol=1e-6)
     assert torch.allclose(pose[:, 3], theirs[:3, 3] - torch.tensor([0.0, 0.0, 0.88]), atol=1e-5)

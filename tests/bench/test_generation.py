@@ -1,0 +1,78 @@
+"""`csd bench generate`: cells, measures of known objects, and the report."""
+
+import csv
+import io
+
+import pytest
+import torch
+
+from csd_nerf.bench import generation_report as report
+from csd_nerf.bench.generation import CAPTIONS, ELEVATION, METHODS, SIZE, VIEWS, make_cells, measure, named
+from csd_nerf.bench.report import About
+from csd_nerf.scenes.generation.cameras import OrbitRanges, turntable
+from csd_nerf.toyworld.cameras import orbit_cameras
+from csd_nerf.toyworld.render import Renderer
+from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene
+
+ABOUT = About("csd bench generate", "0000000", "2026-01-01", "a machine")
+
+
+def cells(*captions: str, methods: tuple[str, ...] = ("csd", "sds")) -> list:
+    return make_cells(captions, methods, (0,), quick=True, prior="toy", precision="fp32")
+
+
+def test_the_captions_are_of_the_toy_world_and_twelve():
+    assert len(set(CAPTIONS)) == 12 and all(named(caption) for caption in CAPTIONS)
+    with pytest.raises(ValueError, match='--instructions "a red owl": give captions such as "a red mushroom"'):
+        named("a red owl")
+    with pytest.raises(
+        ValueError, match=f"--methods nerf is unknown: choose from {', '.join(METHODS)}".replace("+", r"\+")
+    ):
+        cells("a red car", methods=("nerf",))
+
+
+def test_what_decides_a_result_is_in_its_key():
+    one, other = cells("a red car")
+    assert one.key != other.key and one.key == cells("a red car")[0].key
+    assert one.key != make_cells(["a red car"], ["csd"], (0,), quick=False, prior="toy", precision="fp32")[0].key
+
+
+def test_a_true_object_is_recognised_and_another_is_not():
+    cameras = orbit_cameras([360.0 * i / VIEWS for i in range(VIEWS)], [ELEVATION] * VIEWS, SIZE)
+    scene = Scene(HELD_OUT_SEEDS, "car", (0.1, -0.2, 0.3, 0.0), "red", "studio")
+    pictures = Renderer(cameras).render(scene)
+    views = turntable(OrbitRanges(), VIEWS, SIZE, ELEVATION)
+    solid, depth = torch.ones(VIEWS, SIZE, SIZE), torch.full((VIEWS, SIZE, SIZE), 1.75)
+    right = measure("a red car", pictures, depth, solid, views)
+    wrong = measure("a blue snowman", pictures, depth, solid, views)
+    assert right["R-precision"] > 0.8 and right["object"] >= right["R-precision"]
+    assert wrong["R-precision"] == 0 and wrong["object"] < 0.5
+    assert right["coverage"] == 1 and right["saturation"] > 0
+
+
+def result(value: float) -> dict:
+    names = ("R-precision", "object", "warp error", "saturation", "sharpness", "coverage")
+    return {
+        "measures": dict.fromkeys(names, value),
+        "network_samples": 8,
+        "seconds": 2.0,
+        "processor_seconds": 1.0,
+    }
+
+
+def test_the_report_pairs_within_captions_and_tells_what_is_missing():
+    asked = cells("a red car", "a blue snowman", "a green tree")
+    values = {"a red car": (1.0, 0.75), "a blue snowman": (0.5, 0.25)}
+    results = {
+        cell.key: result(values[cell.spec["caption"]][cell.spec["method"] == "sds"])
+        for cell in asked
+        if cell.spec["caption"] in values
+    }
+    page = report.markdown(asked, results, ABOUT)
+    assert "3 captions, 4 of 6 objects" in page
+    assert "| csd - sds | 0.250 (0.250 to 0.250)" in page
+    assert "| csd | 0.750 (0.500 to 1.000)" in page and "2 of 2" in page and "1 of 2" in page
+    assert "| a green tree |  |  |" in page and "commit 0000000" in page
+    lines = list(csv.DictReader(io.StringIO(report.to_csv(asked, results))))
+    assert len(lines) == 4 and {line["R-precision"] for line in lines} == {"1.0000", "0.7500", "0.5000", "0.2500"}
+    assert lines[0]["network_samples"] == "8"
