@@ -21,7 +21,6 @@ from csd_nerf.commands.prior_check import PriorCheck
 from csd_nerf.commands.stylegan import StyleGAN
 from csd_nerf.commands.synthesize import Synthesize
 from csd_nerf.commands.video import Video
-from csd_nerf.priors.processor import limit_threads
 
 _console = Console(stderr=True)
 
@@ -202,6 +201,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not isinstance(command, Panorama | Video):
             raise ValueError("only csd panorama and csd video are for several processes: start it without torchrun")
+        from csd_nerf.priors.processor import limit_threads  # with torch, which takes seconds
+
         limit_threads()
         return command.run()
     except KeyboardInterrupt:
