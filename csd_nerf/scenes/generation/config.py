@@ -16,6 +16,16 @@ TOY_CAMERAS = {
     "field_of_view": (44.0, 46.0),
 }
 """From where the toy world's pictures were taken, see `csd_nerf.toyworld.cameras`."""
+TOY_FIELD = {
+    "field": "voxel-grid",
+    "blob_density": 6.0,
+    "blob_radius": 0.6,
+    "width": 32,
+    "background_frequencies": 2,
+    "occupancy_resolution": 32,
+    "occupancy_threshold": 0.5,
+}
+"""The small field of the -lite methods: dense grids, which are quick on a CPU."""
 TOY_WORDS = {"prompt_suffix": "in a studio", "overhead": 40.0, "overhead_ramp": 8.0}
 """What the toy world's captions say of the surroundings, and from where they say "overhead view"."""
 
@@ -43,17 +53,7 @@ def dreamfusion_config() -> GenerationTrainerConfig:
 def dreamfusion_lite_config() -> GenerationTrainerConfig:
     """`csd-dreamfusion-lite`: the same on a machine without a GPU, in minutes: dense grids and the toy prior."""
     full = dreamfusion_config()
-    model = replace(
-        full.pipeline.model,
-        field="voxel-grid",
-        blob_density=6.0,
-        blob_radius=0.6,
-        width=32,
-        background_frequencies=2,
-        samples_per_ray=40,
-        occupancy_resolution=32,
-        occupancy_threshold=0.5,
-    )
+    model = replace(full.pipeline.model, **TOY_FIELD, samples_per_ray=40)
     views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.7)
 
     def optimizer(lr: float) -> dict[str, object]:

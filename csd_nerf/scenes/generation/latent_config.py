@@ -6,7 +6,7 @@ from typing import Any
 from nerfstudio.configs.base_config import LoggingConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
-from csd_nerf.scenes.generation.config import TOY_CAMERAS, TOY_WORDS
+from csd_nerf.scenes.generation.config import TOY_CAMERAS, TOY_FIELD, TOY_WORDS
 from csd_nerf.scenes.generation.datamanager import RandomViewDataManagerConfig
 from csd_nerf.scenes.generation.latent_model import LatentModelConfig
 from csd_nerf.scenes.generation.latent_options import LatentField, LatentPipelineConfig
@@ -73,17 +73,7 @@ def latent_config() -> LatentTrainerConfig:
 def latent_lite_config() -> LatentTrainerConfig:
     """`latent-fm-lite`: the same on a machine without a GPU, in minutes: dense grids and the toy prior's latents."""
     full = latent_config()
-    model = replace(
-        full.pipeline.model,
-        field="voxel-grid",
-        blob_density=6.0,
-        blob_radius=0.6,
-        width=32,
-        background_frequencies=2,
-        samples_per_ray=48,
-        occupancy_resolution=32,
-        occupancy_threshold=0.5,
-    )
+    model = replace(full.pipeline.model, **TOY_FIELD, samples_per_ray=48)
     views = replace(full.pipeline.datamanager, **TOY_CAMERAS, resolution=16, views_per_step=4)
 
     def optimizer(lr: float) -> dict[str, Any]:
