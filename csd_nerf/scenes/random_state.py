@@ -9,6 +9,13 @@ import numpy as np
 import torch
 
 
+def seed_everything(seed: int) -> None:
+    """Seed all of these generators, as `ns-train` does at its start."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
 def capture_random_state() -> dict[str, Any]:
     """States of torch's (CPU and every GPU), numpy's and Python's generators."""
     algorithm, keys, position, has_gauss, gauss = np.random.get_state()

@@ -1,18 +1,15 @@
 """`csd-edit` from Python: the run that `ns-train` makes, in this process and without its command line."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.checkpoints import find_checkpoint
 from csd_nerf.scenes.edit_config import edit_config, lite_config
 from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
+from csd_nerf.scenes.random_state import seed_everything
 from csd_nerf.scenes.terminal import own_writers
 
 _METHODS = {"csd-edit": edit_config, "csd-edit-lite": lite_config}
@@ -91,9 +88,7 @@ def train(config: EditTrainerConfig, prior: ImagePrior | None = None) -> EditRun
     """Run a configuration, with the given prior if it is loaded already."""
     config.set_timestamp()
     config.save_config()
-    random.seed(config.machine.seed)
-    np.random.seed(config.machine.seed)
-    torch.manual_seed(config.machine.seed)
+    seed_everything(config.machine.seed)
     trainer = EditTrainer(config, prior=prior)
     with own_writers():
         trainer.setup()

@@ -1,12 +1,10 @@
 """Text to 3D from Python: the run that `ns-train` makes, in this process and without its command line."""
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
@@ -18,6 +16,7 @@ from csd_nerf.scenes.generation.latent_config import latent_config, latent_lite_
 from csd_nerf.scenes.generation.pipeline import GenerationPipeline
 from csd_nerf.scenes.generation.trainer import GenerationTrainer
 from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
+from csd_nerf.scenes.random_state import seed_everything
 from csd_nerf.scenes.terminal import own_writers
 
 METHODS: dict[str, Callable[[], GenerationTrainerConfig]] = {
@@ -86,9 +85,7 @@ def train(config: GenerationTrainerConfig, prior: ViewPrior | None = None) -> Ge
     """Run a configuration, with the given prior if it is loaded already."""
     config.set_timestamp()
     config.save_config()
-    random.seed(config.machine.seed)
-    np.random.seed(config.machine.seed)
-    torch.manual_seed(config.machine.seed)
+    seed_everything(config.machine.seed)
     trainer = GenerationTrainer(config, prior=prior)
     with own_writers():
         trainer.setup()
