@@ -20,7 +20,7 @@ CELL_FORMAT = 2
 
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-_ADDRESS_OR_UNRELATED = r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*"
+_ADDRESS_OR_UNRELATED = r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*|, text_t_(min|max)=None"
 """What in the text of a configuration decides no result."""
 
 

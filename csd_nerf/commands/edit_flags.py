@@ -28,6 +28,8 @@ _SETTINGS = (
     "lr",
     "t_min",
     "t_max",
+    "text_t_min",
+    "text_t_max",
     "batch_size",
     "source_prompt",
     "noise",
@@ -101,6 +103,11 @@ class EditFlags(PriorFlags):
     t_max: float | None = None
     """Highest noise level; default: the preset's (the paper's 0.5), with the toy
     prior (and --preset corrected) 0.8."""
+    text_t_min: float | None = None
+    """With --text-t-max: noise levels at which the instruction has a guidance of its own. At others picture and
+    instruction are one condition, scaled by w_s, which saves one network sample of five; default: everywhere."""
+    text_t_max: float | None = None
+    """Highest of those noise levels."""
     source_prompt: str = ""
     """Caption of what is there, for the editor dds."""
     batch_size: int | None = None
@@ -142,6 +149,8 @@ class EditFlags(PriorFlags):
             "image_guidance_scale": self.image_guidance,
             "t_min": self.t_min,
             "t_max": self.t_max,
+            "text_t_min": self.text_t_min,
+            "text_t_max": self.text_t_max,
             "noise": noise,
             "batch_size": self.batch_size,
             "steps": self.steps,

@@ -14,7 +14,7 @@ from csd_nerf.distill.editing import (
     resize,
 )
 from csd_nerf.distill.editors import EDITORS, Editor, EditorParts
-from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance, TextGuidance
+from csd_nerf.distill.guidance import GuidanceInterval, ImageGuidance, ImageTextGuidance, JointGuidance, TextGuidance
 from csd_nerf.distill.kernels import (
     FeatureKernel,
     IndependentKernel,
@@ -79,12 +79,14 @@ __all__ = [
     "FreeLatents",
     "GivenKernel",
     "Guidance",
+    "GuidanceInterval",
     "ImageGuidance",
     "ImagePrior",
     "ImageTextGuidance",
     "IndependentKernel",
     "IndependentNoise",
     "InjectedNoise",
+    "JointGuidance",
     "Kernel",
     "LatentLosses",
     "LatentStep",

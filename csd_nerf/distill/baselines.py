@@ -39,4 +39,4 @@ class SourceScore:
             raise ValueError("the source baseline needs the particles before the edit: set Target.source")
         source_t = noised.alpha * target.source + noised.sigma * noised.eps
         text = target.null_text if target.source_text is None else target.source_text
-        return self.guidance.estimate(source_t, replace(target, texts=(text,), weights=None))
+        return self.guidance.estimate(source_t, noised.t, replace(target, texts=(text,), weights=None))

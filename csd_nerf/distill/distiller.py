@@ -83,7 +83,7 @@ class Distiller:
         eps = self.noise(particles, generator)
         alpha, sigma = schedule.alpha(t).to(particles), schedule.sigma(t).to(particles)
         noised = Noised(x_t=alpha * particles + sigma * eps, eps=eps, t=t, alpha=alpha, sigma=sigma)
-        estimates = (self.guidance.estimate(noised.x_t, target), self.baseline.estimate(noised, target))
+        estimates = (self.guidance.estimate(noised.x_t, t, target), self.baseline.estimate(noised, target))
         score, baseline = evaluate(self.prior, t, estimates)
         difference = score - baseline
         check_finite("the score", difference, int(t))

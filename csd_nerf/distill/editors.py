@@ -29,6 +29,8 @@ BaselineName = Literal["source", "noise"]
 
 _DISTILLING = ("kernel", "baseline", "lr", "mixing", "bandwidth", "repulsion", "batch_size")
 """Settings that only mean something to editors that distil."""
+_PICTURED = frozenset({"image_guidance_scale", "image_condition", "text_t_min", "text_t_max"})
+"""Settings that only mean something to editors that see the source picture."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class EditorParts:
     def unused(self) -> frozenset[str]:
         """Names of the `EditSettings` that have no meaning for it."""
         names = set(_DISTILLING) | {"lr_decay", "lr_decay_every"} if self.samples else set[str]()
-        names |= {"image_guidance_scale", "image_condition"} if self.text_only else {"source_prompt"}
+        names |= _PICTURED if self.text_only else {"source_prompt"}
         return frozenset(names | ({"t_min", "t_max"} if self.from_noise else set()))
 
     def defaults(self) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def check_editor(editor: Editor, given: dict[str, Any]) -> None:
             "out"
         )
     # The t range may be a default of the caller's, as in `csd-edit-lite`; a sampler from pure noise just has none.
-    for name in (*_DISTILLING, "image_guidance_scale", "image_condition", "source_prompt"):
+    for name in (*_DISTILLING, *sorted(_PICTURED), "source_prompt"):
         value = given.get(name)
         if name in parts.unused and value is not None and value != "":
             shown = f'"{value}"' if name == "source_prompt" else value

@@ -3,6 +3,7 @@
 Text (CSD Eq. 5):             e(0) + s_y (e(y) - e(0))
 Image and text (CSD Eq. 6):   e(0, 0) + s_s (e(src, 0) - e(0, 0)) + s_y (e(src, y) - e(src, 0))
 Image only (CSD-Edit's baseline):  e(0, 0) + s_s (e(src, 0) - e(0, 0))
+Picture and text as one:      e(0, 0) + s_s (e(src, y) - e(0, 0)), which is Eq. 6 with s_y = s_s
 Several prompts (CSD D.1):    e(src, y) is replaced by sum_k a_k e(src, y_k); since the weights a_k of a particle sum to
                               1, this equals the paper's sum of guided estimates and shares their common branches.
 
@@ -15,10 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from csd_nerf.distill.types import Condition, Estimate, Query, Target
+from csd_nerf.distill.types import Condition, Estimate, Guidance, Query, Target
 
 
 def _prompt_rows(target: Target, n: int) -> list[Tensor]:
@@ -31,12 +32,16 @@ def _prompt_rows(target: Target, n: int) -> list[Tensor]:
 
 
 def _text_queries(
-    x_t: Float[Tensor, "n c h w"], target: Target, image: Float[Tensor, "n c2 h w"] | None
+    x_t: Float[Tensor, "n c h w"], target: Target, image: Float[Tensor, "n c2 h w"] | None, *, null_known: bool = True
 ) -> tuple[tuple[Query, ...], list[tuple[Tensor, Tensor | None]]]:
-    """One query per prompt over the particles that it concerns, with those rows and their weights."""
+    """One query per prompt over the particles that it concerns, with those rows and their weights.
+
+    Where the estimate for the null text with this picture is known, a prompt that says the same is left out.
+    """
     queries, shares = [], []
     for k, (text, rows) in enumerate(zip(target.texts, _prompt_rows(target, len(x_t)), strict=True)):
-        if len(rows) == 0 or (target.weights is not None and torch.equal(text[rows], target.null_text[rows])):
+        says_nothing = target.weights is not None and torch.equal(text[rows], target.null_text[rows])
+        if len(rows) == 0 or (null_known and says_nothing):
             continue
         condition = Condition(text[rows], None if image is None else image[rows])
         queries.append(Query(x_t[rows], condition))
@@ -63,7 +68,7 @@ class TextGuidance:
 
     scale: float = 7.5
 
-    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
+    def estimate(self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], target: Target) -> Estimate:
         """Guided noise estimate of `x_t` towards the prompts of `target`."""
         image = None if target.image is None else torch.zeros_like(target.image)
         queries, shares = _text_queries(x_t, target, image) if self.scale else ((), [])
@@ -82,7 +87,7 @@ class ImageTextGuidance:
     text_scale: float = 7.5
     image_scale: float = 1.5
 
-    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
+    def estimate(self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], target: Target) -> Estimate:
         """Guided noise estimate of `x_t` towards the prompts of `target`, given its source pictures."""
         image = _require_image(target)
         queries, shares = _text_queries(x_t, target, image) if self.text_scale else ((), [])
@@ -106,7 +111,7 @@ class ImageGuidance:
 
     image_scale: float = 1.5
 
-    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
+    def estimate(self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], target: Target) -> Estimate:
         """Noise estimate of `x_t` given its source picture, without an instruction."""
         image = _require_image(target)
         only_image = Query(x_t, Condition(target.null_text, image))
@@ -117,6 +122,46 @@ class ImageGuidance:
             return null + self.image_scale * (pictured - null)
 
         return Estimate((nothing, only_image), combine)
+
+
+@dataclass(frozen=True)
+class JointGuidance:
+    """Picture and instruction as one condition: Eq. 6 with s_y = s_s, where the middle branch cancels.
+
+    Two network samples per particle.
+    """
+
+    scale: float = 1.5
+
+    def estimate(self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], target: Target) -> Estimate:
+        """Guided noise estimate of `x_t` given its source picture together with its prompts."""
+        image = _require_image(target)
+        queries, shares = _text_queries(x_t, target, image, null_known=False)
+        nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
+
+        def combine(answers: Sequence[Tensor]) -> Tensor:
+            null, *texts = answers
+            return null + self.scale * _compose(texts, shares, null)
+
+        return Estimate((nothing, *queries), combine)
+
+
+@dataclass(frozen=True)
+class GuidanceInterval:
+    """One guidance at timesteps `low` to `high`, both included, and another, cheaper one elsewhere.
+
+    Guidance does most of its work at middle noise levels (Kynkaanniemi et al. 2024, which leaves it out at others).
+    """
+
+    inside: Guidance
+    outside: Guidance
+    low: int
+    high: int
+
+    def estimate(self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], target: Target) -> Estimate:
+        """The estimate of the guidance that is meant for `t`."""
+        chosen = self.inside if self.low <= int(t) <= self.high else self.outside
+        return chosen.estimate(x_t, t, target)
 
 
 def _require_image(target: Target) -> Tensor:

@@ -14,12 +14,12 @@ from torch import Tensor
 from csd_nerf.distill.banked import AnswerBank, BankedBaseline
 from csd_nerf.distill.baselines import InjectedNoise, SourceScore
 from csd_nerf.distill.distiller import Distiller, NonFiniteError
-from csd_nerf.distill.guidance import ImageGuidance, ImageTextGuidance, TextGuidance
+from csd_nerf.distill.guidance import GuidanceInterval, ImageGuidance, ImageTextGuidance, JointGuidance, TextGuidance
 from csd_nerf.distill.kernels import IndependentKernel, RBFKernel, median_bandwidth, released_bandwidth
 from csd_nerf.distill.noise import IndependentNoise, SharedNoise
 from csd_nerf.distill.optimize import OptimizeResult, OptimizeSettings, optimize_latents
 from csd_nerf.distill.presets import EditSettings
-from csd_nerf.distill.schedule import UniformTimesteps
+from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
 from csd_nerf.distill.types import Guidance, NoiseSource, ScorePrior, Target
 
 _BANDWIDTHS = {"median": median_bandwidth, "released": released_bandwidth}
@@ -56,13 +56,18 @@ class Solver(Protocol):
         ...
 
 
-def guidance_of(settings: EditSettings) -> Guidance:
-    """Guidance of the edited pictures: by text alone, or by picture and text."""
+def guidance_of(settings: EditSettings, schedule: NoiseSchedule) -> Guidance:
+    """Guidance of the edited pictures: by text alone, or by picture and text, each or (at some levels) as one."""
     full = settings.resolved()
     if full.parts.text_only:
         return TextGuidance(full.guidance_scale)
     assert full.image_guidance_scale is not None
-    return ImageTextGuidance(full.guidance_scale, full.image_guidance_scale)
+    guidance = ImageTextGuidance(full.guidance_scale, full.image_guidance_scale)
+    if (full.text_t_min is None and full.text_t_max is None) or not full.guidance_scale:
+        return guidance
+    highest = 1.0 if full.text_t_max is None else full.text_t_max
+    low, high = UniformTimesteps(full.text_t_min or 0.0, highest).bounds(schedule)
+    return GuidanceInterval(guidance, JointGuidance(full.image_guidance_scale), low, high)
 
 
 def noise_of(settings: EditSettings) -> NoiseSource:
@@ -91,7 +96,7 @@ def make_edit_distiller(prior: ScorePrior, settings: EditSettings, bank: AnswerB
             f"editor={full.editor} samples: give edit_images its solver, csd_nerf.priors.solver_of(editor)"
         )
     assert full.image_guidance_scale is not None and full.bandwidth and full.mixing and full.repulsion
-    guidance = guidance_of(full)
+    guidance = guidance_of(full, prior.schedule)
     untold = guidance if full.parts.text_only else ImageGuidance(full.image_guidance_scale)
     baseline = SourceScore(untold) if full.baseline == "source" else InjectedNoise()
     return Distiller(

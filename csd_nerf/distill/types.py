@@ -203,8 +203,8 @@ class ViewPrior(ImagePrior, Protocol):
 class Guidance(Protocol):
     """Classifier-free guidance."""
 
-    def estimate(self, x_t: Float[Tensor, "n c h w"], target: Target) -> Estimate:
-        """Guided noise estimate of `x_t` towards `target`."""
+    def estimate(self, x_t: Float[Tensor, "n c h w"], t: Int[Tensor, ""], target: Target) -> Estimate:
+        """Guided noise estimate of `x_t`, at noise level `t`, towards `target`."""
         ...
 
 

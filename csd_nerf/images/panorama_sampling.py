@@ -38,7 +38,7 @@ def sample_canvas(
     """
     source, corners, patch = targets.source, targets.corners, targets.patch
     height, width = source.shape[-2:]
-    guidance = guidance_of(settings)
+    guidance = guidance_of(settings, prior.schedule)
     timesteps = ddim_timesteps(prior.schedule.steps, settings.steps)
     x = torch.randn(source.shape, generator=generator).to(source)
     visits = torch.zeros(height, width).to(source)
@@ -48,7 +48,7 @@ def sample_canvas(
         total, visits = torch.zeros_like(source), torch.zeros_like(visits)
         for some in torch.arange(len(corners)).split(settings.batch_size or _TOGETHER):
             x_t = cut(x, corners[some], patch)
-            (eps,) = evaluate(prior, t, [guidance.estimate(x_t, targets[some])])
+            (eps,) = evaluate(prior, t, [guidance.estimate(x_t, t, targets[some])])
             check_finite("the score", eps, int(t))
             part, seen = scatter(eps, corners[some], height, width)
             total, visits = total + part, visits + seen

@@ -50,7 +50,7 @@ def sample_pictures(
         first = timesteps_of(settings)(prior.schedule, generator)
         timesteps = timesteps_from(int(first), settings.steps)
         x = add_noise(prior.schedule, first, start, noise_of(settings)(start, generator))
-    states = descend(prior, guidance_of(settings), target, x, timesteps)
+    states = descend(prior, guidance_of(settings, prior.schedule), target, x, timesteps)
     for done, t in enumerate(timesteps.tolist()):
         if should_stop is not None and should_stop():
             return Solution(start, 0)

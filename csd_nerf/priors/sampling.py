@@ -51,7 +51,7 @@ def descend(
 ) -> Iterator[Float[Tensor, "n c h w"]]:
     """The DDIM states after each of `timesteps` (descending), from `x` at the first one to noise level 0 at the end."""
     for t, below in zip(timesteps, torch.cat([timesteps[1:], timesteps.new_zeros(1)]), strict=True):
-        (eps,) = evaluate(prior, t, [guidance.estimate(x, target)])
+        (eps,) = evaluate(prior, t, [guidance.estimate(x, t, target)])
         alpha, sigma = prior.schedule.alpha(t).to(x), prior.schedule.sigma(t).to(x)
         x = add_noise(prior.schedule, below, (x - sigma * eps) / alpha, eps)
         yield x

@@ -83,6 +83,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
     t_max: float | None = None
     """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; csd-edit-lite 0.7; in2n 0.98; ip2p
     has none)."""
+    text_t_min: float | None = None
+    """With `text_t_max`: noise levels at which the instruction has a guidance of its own (w_y). At others photo and
+    instruction are one condition, scaled by w_s, which saves one network sample of five. None: everywhere."""
+    text_t_max: float | None = None
+    """Highest of those noise levels."""
     method_t_max: tyro.conf.Suppress[float | None] = None
     """What the method takes for `t_max` with editors that distil; None takes the preset's."""
     t_max_end: float | None = None
@@ -170,6 +175,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
             lr_decay_every=self.lr_decay_every,
             t_min=self.t_min,
             t_max=self._t_max(),
+            text_t_min=self.text_t_min,
+            text_t_max=self.text_t_max,
             editor=self.editor,
             source_prompt=self.source_prompt,
             kernel=self.kernel,

@@ -109,6 +109,26 @@ def test_five_network_samples_per_particle_in_one_call() -> None:
     assert (prior.samples, prior.calls) == (18, 1)
 
 
+def test_four_samples_where_the_instruction_has_no_guidance_of_its_own() -> None:
+    """Steps at noise levels outside of text_t_min to text_t_max; an instruction of scale 0 stays unsaid."""
+    always = EditSettings(t_min=0.3, t_max=0.3)
+    outside = replace(always, text_t_min=0.4)
+    for settings, per_particle in (
+        (always, 5),
+        (outside, 4),
+        (replace(always, text_t_min=0.3), 5),
+        (replace(always, text_t_max=0.2), 4),
+        (replace(outside, baseline="noise"), 2),
+    ):
+        prior = FormulaPrior()
+        step = make_edit_distiller(prior, settings)(random_particles(6), random_target(6), seeded())
+        assert (prior.samples, prior.calls, step.network_samples) == (6 * per_particle, 1, 6 * per_particle)
+    silent = make_edit_distiller(FormulaPrior(), replace(outside, guidance_scale=0.0))
+    x, target = random_particles(6), random_target(6)
+    other = replace(target, texts=random_target(6, seed=2).texts)
+    torch.testing.assert_close(silent(x, target, seeded()).gradient, silent(x, other, seeded()).gradient)
+
+
 def test_row_mixing_keeps_the_step_of_equal_scores() -> None:
     """Particles that all want the same move should make it in full, whatever their number."""
 

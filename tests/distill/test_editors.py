@@ -145,6 +145,7 @@ def test_dds_is_the_difference_of_two_guided_estimates() -> None:
         ("sds", {"kernel": "rbf"}, "kernel=rbf contradicts editor=sds, whose kernel is independent: leave one"),
         ("dds", {"baseline": "noise"}, "baseline=noise contradicts editor=dds"),
         ("dds", {"image_guidance_scale": 2.0}, "image_guidance_scale=2.0 has no meaning for editor=dds"),
+        ("dds", {"text_t_min": 0.3}, "text_t_min=0.3 has no meaning for editor=dds"),
         ("dds", {"source_prompt": " "}, 'editor=dds needs source_prompt="...", the caption of what is there'),
         ("csd-edit", {"source_prompt": "a cube"}, 'source_prompt="a cube" has no meaning for editor=csd-edit'),
         ("ip2p", {"kernel": "rbf"}, "kernel=rbf has no meaning for editor=ip2p: leave one of them out"),

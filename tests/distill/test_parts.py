@@ -7,9 +7,11 @@ import torch
 
 from csd_nerf.distill import (
     CanvasNoise,
+    GuidanceInterval,
     ImageGuidance,
     ImageTextGuidance,
     IndependentNoise,
+    JointGuidance,
     NoiseSchedule,
     SharedNoise,
     Target,
@@ -77,7 +79,7 @@ def test_guidance_formulas() -> None:
     guided, image_only, text_only = evaluate(
         prior,
         t,
-        [g.estimate(x, target) for g in (ImageTextGuidance(7.0, 1.5), ImageGuidance(1.5), TextGuidance(4.0))],
+        [g.estimate(x, t, target) for g in (ImageTextGuidance(7.0, 1.5), ImageGuidance(1.5), TextGuidance(4.0))],
     )
     torch.testing.assert_close(guided, e00 + 1.5 * (e10 - e00) + 7.0 * (e11 - e10))
     torch.testing.assert_close(image_only, e00 + 1.5 * (e10 - e00))
@@ -91,11 +93,11 @@ def test_composed_prompts_are_the_weighted_sum_and_skip_zero_weights() -> None:
     weights = torch.tensor([[1.0, 0.25, 0.0], [0.0, 0.75, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     composed = replace(target, texts=texts, weights=weights)
     guidance = ImageTextGuidance(7.0, 1.5)
-    (ours,) = evaluate(prior, t, [guidance.estimate(x, composed)])
+    (ours,) = evaluate(prior, t, [guidance.estimate(x, t, composed)])
     assert prior.samples == 3 + 3 + 2 + 2
     expected = torch.zeros_like(x)
     for text, weight in zip(texts, weights, strict=True):
-        (single,) = evaluate(prior, t, [guidance.estimate(x, replace(target, texts=(text,)))])
+        (single,) = evaluate(prior, t, [guidance.estimate(x, t, replace(target, texts=(text,)))])
         expected += weight[:, None, None, None] * single
     torch.testing.assert_close(ours, expected)
 
@@ -108,14 +110,40 @@ def test_a_prompt_that_says_nothing_new_is_not_asked_again(guidance) -> None:
     words = random_target(3, seed=5).texts[0]
     weights = torch.tensor([[1.0, 0.25, 0.0], [0.0, 0.75, 1.0]], dtype=torch.float64)
     composed = replace(target, texts=(words, target.null_text), weights=weights)
-    (ours,) = evaluate(prior, t, [guidance.estimate(x, composed)])
+    (ours,) = evaluate(prior, t, [guidance.estimate(x, t, composed)])
     branches = 2 if isinstance(guidance, ImageTextGuidance) else 1
     assert prior.samples == 3 * branches + 2, "the empty prompt's share costs nothing"
     expected = torch.zeros_like(x)
     for text, weight in zip(composed.texts, weights, strict=True):
-        (single,) = evaluate(prior, t, [guidance.estimate(x, replace(target, texts=(text,)))])
+        (single,) = evaluate(prior, t, [guidance.estimate(x, t, replace(target, texts=(text,)))])
         expected += weight[:, None, None, None] * single
     torch.testing.assert_close(ours, expected)
+
+
+def test_picture_and_text_as_one_condition_is_eq_6_with_equal_scales() -> None:
+    """Also for several prompts with shares, one of which says nothing; with two samples instead of three."""
+    t, x, target = torch.tensor(300), random_particles(3), random_target(3)
+    weights = torch.tensor([[1.0, 0.25, 0.0], [0.0, 0.75, 1.0]], dtype=torch.float64)
+    composed = replace(target, texts=(target.texts[0], target.null_text), weights=weights)
+    for wanted, samples in ((target, 6), (composed, 3 + 2 + 2)):
+        prior = FormulaPrior()
+        (ours,) = evaluate(prior, t, [JointGuidance(1.7).estimate(x, t, wanted)])
+        assert prior.samples == samples
+        (expected,) = evaluate(prior, t, [ImageTextGuidance(1.7, 1.7).estimate(x, t, wanted)])
+        torch.testing.assert_close(ours, expected)
+
+
+def test_an_interval_takes_each_guidance_at_its_own_levels() -> None:
+    inside, outside = ImageTextGuidance(7.0, 1.5), JointGuidance(1.5)
+    x, target = random_particles(2), random_target(2)
+    for t, chosen in ((199, outside), (200, inside), (310, inside), (400, inside), (401, outside)):
+        at = torch.tensor(t)
+        guided, expected = evaluate(
+            FormulaPrior(),
+            at,
+            [g.estimate(x, at, target) for g in (GuidanceInterval(inside, outside, 200, 400), chosen)],
+        )
+        torch.testing.assert_close(guided, expected)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +165,7 @@ def test_weights_that_are_no_shares_are_refused(weights, message) -> None:
 def test_missing_inputs_are_named() -> None:
     x, target = random_particles(2), random_target(2, image=False)
     with pytest.raises(ValueError, match="image condition"):
-        ImageTextGuidance().estimate(x, target)
+        ImageTextGuidance().estimate(x, torch.tensor(300), target)
     two = Target(texts=target.texts * 2, null_text=target.null_text)
     with pytest.raises(ValueError, match="weights"):
-        TextGuidance().estimate(x, two)
+        TextGuidance().estimate(x, torch.tensor(300), two)

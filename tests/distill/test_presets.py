@@ -21,7 +21,8 @@ from csd_nerf.distill import (
 from tests.distill.analytic import Constant, FormulaPrior, random_target, seeded
 
 COMMON = {"steps": 200, "guidance_scale": 7.5, "lr_decay": 0.9, "lr_decay_every": 20, "kernel": "rbf",
-          "baseline": "source", "batch_size": None, "editor": None, "source_prompt": ""}  # fmt: skip
+          "baseline": "source", "batch_size": None, "editor": None, "source_prompt": "", "text_t_min": None,
+          "text_t_max": None}  # fmt: skip
 PAPER = {"noise": "shared", "mixing": "mean", "bandwidth": "median", "repulsion": "unit", "image_condition": "mode",
          "image_guidance_scale": 1.5, "t_min": 0.2, "t_max": 0.5, "lr": 2.0}  # fmt: skip
 PRESETS: dict[Any, dict[str, Any]] = {
@@ -167,6 +168,9 @@ def test_learning_rate_and_its_decay_reach_the_optimiser(preset) -> None:
         ({"guidance_scale": math.nan}, "guidance_scale=nan"),
         ({"guidance_scale": math.inf}, "guidance_scale=inf"),
         ({"image_guidance_scale": -1.0}, "image_guidance_scale=-1"),
+        ({"text_t_min": 1.5}, "text_t_min=1.5: give a fraction"),
+        ({"text_t_max": -0.1}, "text_t_max=-0.1: give a fraction"),
+        ({"text_t_min": 0.6, "text_t_max": 0.4}, "text_t_min=0.6 is above text_t_max=0.4: swap them"),
         ({"image_guidance_scale": math.nan}, "image_guidance_scale=nan"),
         ({"lr": 0.0}, "lr=0"),
         ({"lr": math.nan}, "lr=nan"),

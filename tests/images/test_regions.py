@@ -93,7 +93,7 @@ def edit(prompts: tuple[str, ...], weights: Tensor, prior: FormulaPrior) -> Tens
     null = prior.encode_text([""])[0].expand(n, 2, 3)
     particles = random_particles(n).float()
     target = Target(texts=texts, null_text=null, image=torch.zeros_like(particles), weights=weights)
-    estimate = ImageTextGuidance(text_scale=2.0, image_scale=1.0).estimate(particles, target)
+    estimate = ImageTextGuidance(text_scale=2.0, image_scale=1.0).estimate(particles, torch.tensor(300), target)
     return evaluate(prior, torch.tensor(300), [estimate])[0]
 
 

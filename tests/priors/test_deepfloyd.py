@@ -98,7 +98,7 @@ def test_three_ancestral_steps_are_those_of_the_pipeline(prior: DeepFloydPrior, 
     scheduler.set_timesteps(timesteps=timesteps)
     x = torch.randn((2, 3, 16, 16), generator=generator)
     for t in torch.tensor(timesteps):
-        (eps,) = evaluate(prior, t, [TextGuidance(5.0).estimate(x, target)])
+        (eps,) = evaluate(prior, t, [TextGuidance(5.0).estimate(x, t, target)])
         x = scheduler.step(eps, t, x, generator=generator, return_dict=False)[0]
     torch.testing.assert_close(x, theirs, rtol=1e-4, atol=1e-4)
     assert (prior.calls, prior.samples) == (3, 12)

@@ -26,7 +26,7 @@ SCHEDULE = NoiseSchedule.scaled_linear()
 class Unguided:
     """The estimate for the target's first prompt as it is."""
 
-    def estimate(self, x_t: torch.Tensor, target: Target) -> Estimate:
+    def estimate(self, x_t: torch.Tensor, t: torch.Tensor, target: Target) -> Estimate:
         return Estimate((Query(x_t, Condition(target.texts[0])),), lambda answers: answers[0])
 
 
