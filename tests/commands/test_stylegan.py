@@ -87,6 +87,18 @@ def test_what_cannot_work_is_said_at_once(small: Path, tmp_path: Path, capsys) -
     assert "--resume: there is no" in capsys.readouterr().err.replace("\n", " ")
 
 
+@pytest.mark.parametrize("named", ["small.safetensors", "link.safetensors", "sub/../small.safetensors"])
+def test_a_source_is_not_written_over(small: Path, tmp_path: Path, capsys, named: str) -> None:
+    (tmp_path / "link.safetensors").symlink_to(small)
+    (tmp_path / "sub").mkdir()
+    source, output, before = str(small), str(tmp_path / named), small.read_bytes()
+    for command in (["adapt", source, output, *ADAPT], ["convert", source, output, "--half"]):
+        assert main(["stylegan", *command]) == 2
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert f"IN {source} and OUT {output} are one file" in said
+    assert small.read_bytes() == before and not small.with_suffix(".png").exists()
+
+
 def test_converting_changes_the_names_and_not_the_pictures(small: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "b.safetensors"
     assert main(["stylegan", "convert", str(small), str(output), "--layout", "rosinality"]) == 0

@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import own_flags
 from csd_nerf.commands.sitting import conclude, keep, say, sitting
-from csd_nerf.commands.stylegan.generators import open_generator
+from csd_nerf.commands.stylegan.generators import check_other_file, generator_path, open_generator
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Adapt:
         from csd_nerf.images.stylegan.files import check_output
 
         check_output(self.output)
+        check_other_file(generator_path(self.input), self.output)
         if not self.prompt.strip():
             raise ValueError('--prompt is empty: say what the pictures should show, such as --prompt "a blue mushroom"')
         settings = self._settings()

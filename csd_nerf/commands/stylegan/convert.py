@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from csd_nerf.commands.sitting import say
+from csd_nerf.commands.stylegan.generators import check_other_file
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Convert:
         from csd_nerf.images.stylegan.layouts import layout_of, read_generator
 
         check_output(self.output)
+        check_other_file(self.input, self.output)
         weights = flat(read_pickled(self.input), str(self.input))
         generator = read_generator(weights, str(self.input))
         layout = layout_of(weights, str(self.input)) if self.layout == "same" else self.layout
