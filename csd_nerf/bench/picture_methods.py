@@ -139,4 +139,13 @@ VIDEO: Mapping[str, Method] = _table(
     *_of_editor("ip2p", "each frame sampled by itself (Brooks et al. 2023)", 3, "frame", sampled),
 )
 """By name, in the order of the report. A bare name means noise of its own for each frame."""
-VIDEO_QUICK_METHODS = (UNEDITED, REFERENCE, f"{REFERENCE}{SHARED}", _IN_TIME, "no-svgd", "ip2p", f"ip2p{SHARED}")
+VIDEO_QUICK_METHODS = (
+    UNEDITED,
+    REFERENCE,
+    f"{REFERENCE}{SHARED}",
+    _IN_TIME,
+    "no-svgd",
+    "random-noise",
+    "ip2p",
+    f"ip2p{SHARED}",
+)

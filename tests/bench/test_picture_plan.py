@@ -105,5 +105,6 @@ def test_defaults_are_names_that_exist(name: Any):
         found = benchmark(name, quick)
         assert set(found.defaults.methods) <= set(found.subject.methods)
         assert found.defaults.methods[:2] == ("unedited", "csd-edit")
+        assert name == "scenes" or {"no-svgd", "random-noise"} < set(found.defaults.methods), "the paper's ablations"
         assert ("sketch" in found.defaults.instructions) == (name != "scenes" and not quick)
     assert benchmark("scenes", False).subject.methods is METHODS
