@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +85,18 @@ def contact_sheet(rows: Sequence[tuple[str, Sequence[Float[Tensor, "3 _h _w"]]]]
     return sheet
 
 
-def write_video(path: Path, frames: Sequence[Float[Tensor, "3 h w"]], fps: int = 24, scale: int = 1) -> None:
-    """Write an MP4 (H.264, yuv420p, so that every player and browser shows it); odd sizes are trimmed by a pixel."""
+def write_video(path: Path, frames: Iterable[Float[Tensor, "3 h w"]], fps: int = 24, scale: int = 1) -> None:
+    """Write an MP4 (H.264, yuv420p, so that every player and browser shows it); odd sizes are trimmed by a pixel.
+
+    Frames are taken one by one. Raises `ValueError` if there are none.
+    """
     import av
 
-    height, width = (side * scale // 2 * 2 for side in frames[0].shape[-2:])
+    left = iter(frames)
+    first = next(left, None)
+    if first is None:
+        raise ValueError(f"{path}: a video needs at least one frame")
+    height, width = (side * scale // 2 * 2 for side in first.shape[-2:])
 
     def write(temporary: Path) -> None:
         with av.open(str(temporary), "w", format="mp4") as container:
@@ -97,7 +105,7 @@ def write_video(path: Path, frames: Sequence[Float[Tensor, "3 h w"]], fps: int =
             stream = container.add_stream("libx264", rate=fps, options=options)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             stream.codec_context.thread_count = 1
-            for frame in frames:
+            for frame in chain([first], left):
                 picture = to_pil(frame)
                 if scale != 1:
                     size = (picture.width * scale, picture.height * scale)

@@ -23,6 +23,15 @@ def test_video_reads_back_with_its_frames(tmp_path: Path) -> None:
         assert abs(float(frame.mean()) / 255 - float(expected.mean())) < 0.03
 
 
+def test_video_takes_frames_one_by_one(tmp_path: Path) -> None:
+    frames = [torch.full((3, 16, 16), i / 4) for i in range(4)]
+    write_video(tmp_path / "list.mp4", frames)
+    write_video(tmp_path / "made.mp4", (frame for frame in frames))
+    assert (tmp_path / "list.mp4").read_bytes() == (tmp_path / "made.mp4").read_bytes()
+    with pytest.raises(ValueError, match="none.mp4: a video needs at least one frame"):
+        write_video(tmp_path / "none.mp4", iter(()))
+
+
 def test_failed_write_leaves_the_old_file_and_no_litter(tmp_path: Path) -> None:
     path = tmp_path / "picture.png"
     path.write_bytes(b"old")

@@ -1,9 +1,13 @@
 """Pictures, grids and walks of a generator; its noise and truncation."""
 
+import itertools
+
+import pytest
 import torch
 
+from csd_nerf.images.stylegan import showing
 from csd_nerf.images.stylegan.generator import Generator, GeneratorShape, pictures
-from csd_nerf.images.stylegan.showing import before_and_after, latents_of, sample, walk
+from csd_nerf.images.stylegan.showing import before_and_after, latents_of, sample, sampled, walk
 
 
 def generator(seed: int = 0) -> Generator:
@@ -53,10 +57,31 @@ def test_a_grid_has_a_row_for_each_generator() -> None:
 
 def test_a_walk_comes_back_to_where_it_began() -> None:
     made = [generator(), generator(1)]
-    frames = walk(made, stops=3, frames=4, seed=2)
+    frames = list(walk(made, stops=3, frames=4, seed=2))
     assert len(frames) == 12 and frames[0].shape == (3, 16, 32)
     expected = torch.cat([pictures(g(latents_of(g, 3, 2))) for g in made], dim=3)
     for stop in range(3):
         torch.testing.assert_close(frames[4 * stop], expected[stop], rtol=1e-4, atol=1e-5)
     near, far = (frames[11] - frames[0]).abs().mean(), (frames[6] - frames[0]).abs().mean()
     assert float(near) < float(far)
+
+
+def test_pictures_and_frames_are_made_as_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large generator makes few at once; what it shows does not depend on how many."""
+    made = generator()
+    whole, frames = sample(made, 40, seed=3), list(walk([made, made], stops=3, frames=9))
+    assert [len(part) for part in sampled(made, 40)] == [16, 16, 8]
+    calls: list[int] = []
+    made.to_rgb[0].register_forward_pre_hook(lambda network, inputs: calls.append(len(inputs[0])))
+    monkeypatch.setattr(showing, "_PIXELS_PER_CALL", 3 * 16 * 16)
+    parts = sampled(made, 40, seed=3)
+    assert calls == []
+    first = next(parts)
+    assert calls == [3] and not first.requires_grad
+    torch.testing.assert_close(torch.cat([first, *parts]), whole)
+    assert calls == [3] * 13 + [1]
+    calls.clear()
+    asked = walk([made, made], stops=3, frames=9)
+    some = list(itertools.islice(asked, 4))
+    assert calls == [3] * 2 * 2, "two calls of three frames, each of both generators"
+    torch.testing.assert_close(torch.stack([*some, *asked]), torch.stack(frames))
