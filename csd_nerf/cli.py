@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from csd_nerf.commands.bench import Bench
+from csd_nerf.commands.devices import chosen_device
 from csd_nerf.commands.generate import Generate
 from csd_nerf.commands.layers import Layers
 from csd_nerf.commands.metrics import Metrics
@@ -116,7 +117,7 @@ class PriorTrain:
                 raise ValueError(f"{flag} {value}: give more than 0")
         if self.start_from is not None and self.autoencoder_minutes is not None:
             raise ValueError("--autoencoder-minutes: with --start-from the autoencoder stays as it is; leave one out")
-        device = _device(self.device)
+        device = chosen_device(self.device)
         from csd_nerf.toyworld.training import TrainingSettings, train_prior
 
         given = {
@@ -137,22 +138,6 @@ class PriorTrain:
         )
         _console.print(f"The prior is in {train_prior(settings)}", markup=False, highlight=False, soft_wrap=True)
         return 0
-
-
-def _device(name: str) -> str:
-    """What --device says, `auto` resolved. Raises `ValueError` for a device that torch does not see here."""
-    import torch
-
-    count = torch.cuda.device_count()
-    if name == "auto":
-        return "cuda" if count else "cpu"
-    try:
-        chosen = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"--device {name} is no device: give auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and (chosen.index or 0) >= count:
-        raise ValueError(f"--device {name}: torch sees {count} GPU(s) here; give auto, cpu or one of them")
-    return name
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Scores of edited and generated pictures. Imports nothing else of this package; heavy libraries load when used."""
 
 from csd_nerf.metrics.clip_scores import (
+    TextSimilarity,
     depth_pictures,
     directional_similarity,
     image_consistency,
@@ -9,7 +10,7 @@ from csd_nerf.metrics.clip_scores import (
     text_similarity,
 )
 from csd_nerf.metrics.diversity import diversity
-from csd_nerf.metrics.frechet import fid, frechet_distance, load_inception
+from csd_nerf.metrics.frechet import InceptionDistance, fid, frechet_distance, load_inception
 from csd_nerf.metrics.perceptual import PerceptualDistance, load_perceptual_distance
 from csd_nerf.metrics.pixel_scores import change_outside, colour_spread, psnr, ssim
 from csd_nerf.metrics.types import ImageTextEncoder, Score
@@ -17,9 +18,11 @@ from csd_nerf.metrics.warp import PinholeViews, nearest_views, warp_error_3d, wa
 
 __all__ = [
     "ImageTextEncoder",
+    "InceptionDistance",
     "PerceptualDistance",
     "PinholeViews",
     "Score",
+    "TextSimilarity",
     "change_outside",
     "colour_spread",
     "depth_pictures",

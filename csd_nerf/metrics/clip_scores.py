@@ -94,8 +94,27 @@ def text_similarity(
         text: describes what they should show.
         of: which of the two it is, for the report.
     """
-    values = encoder.encode_images(images) @ encoder.encode_texts([text])[0]
-    return Score(f"CLIP text similarity ({of})", values.tolist(), "higher", encoder.name)
+    similarity = TextSimilarity(encoder, text, of)
+    similarity.add(images)
+    return similarity.score()
+
+
+class TextSimilarity:
+    """`text_similarity` of pictures that come in parts: nothing of them is kept but their scores."""
+
+    def __init__(self, encoder: ImageTextEncoder, text: str, of: str = "colour") -> None:
+        """The text is embedded once."""
+        self._encoder, self._of = encoder, of
+        self._text = encoder.encode_texts([text])[0]
+        self._values: list[float] = []
+
+    def add(self, images: Float[Tensor, "n 3 _h _w"]) -> None:
+        """More pictures."""
+        self._values += (self._encoder.encode_images(images) @ self._text).tolist()
+
+    def score(self) -> Score:
+        """The score of what was added. Raises `ValueError` where nothing was."""
+        return Score(f"CLIP text similarity ({self._of})", self._values, "higher", self._encoder.name)
 
 
 def r_precision(

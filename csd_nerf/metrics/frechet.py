@@ -44,11 +44,38 @@ def fid(
 
     Raises `ValueError` for fewer than two pictures on either side.
     """
-    embedded = []
-    for pictures in (images, references):
-        parts = [features((255 * part.clamp(0, 1)).round().byte()) for part in pictures.split(batch)]
-        embedded.append(torch.cat(parts).flatten(1).cpu())
-    return Score("FID", [frechet_distance(*embedded)], "lower", f"{len(images)} against {len(references)} pictures")
+    distance = InceptionDistance(features, batch)
+    distance.add(images)
+    distance.add_references(references)
+    return distance.score()
+
+
+class InceptionDistance:
+    """FID of pictures that come in parts: nothing of them is kept but their features."""
+
+    def __init__(self, features: Features, batch: int = 16) -> None:
+        """`batch` pictures go through the network at once."""
+        self._features, self._batch = features, batch
+        self._own: list[Tensor] = []
+        self._references: list[Tensor] = []
+
+    def add(self, images: Float[Tensor, "n 3 _h _w"]) -> None:
+        """More of the pictures that are judged."""
+        self._own += self._embedded(images)
+
+    def add_references(self, images: Float[Tensor, "n 3 _h _w"]) -> None:
+        """More of those that they are compared with."""
+        self._references += self._embedded(images)
+
+    def score(self) -> Score:
+        """FID of what was added. Raises `ValueError` for fewer than two pictures on either side."""
+        own, references = (torch.cat(parts) if parts else torch.empty(0, 1) for parts in (self._own, self._references))
+        note = f"{len(own)} against {len(references)} pictures"
+        return Score("FID", [frechet_distance(own, references)], "lower", note)
+
+    def _embedded(self, images: Tensor) -> list[Tensor]:
+        parts = images.split(self._batch)
+        return [self._features((255 * part.clamp(0, 1)).round().byte()).flatten(1).cpu() for part in parts]
 
 
 def load_inception(weights: Path | None = None, device: str | torch.device = "cpu") -> Features:

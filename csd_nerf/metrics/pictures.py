@@ -1,9 +1,10 @@
 """Sets of pictures that metrics compare: a picture, a folder of them, a video, or whatever else can make them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,20 +73,20 @@ def read_pictures(path: Path, flag: str) -> Pictures:
     Transparent parts are shown on white, photos turned as their camera says. Raises `ValueError` that names `flag` for
     a path that is missing, empty, of mixed sizes, or cannot be read.
     """
-    source = f"{flag} {path}"
-    if not path.exists():
-        raise ValueError(f"{source} does not exist: give a picture, a folder of pictures or a video")
-    if path.is_file() and path.suffix.lower() in VIDEOS:
-        return _video(path, source)
-    files = [path] if path.is_file() else _in_order(path)
-    if not files:
-        raise ValueError(f"{source} holds no pictures ({', '.join(PICTURES)}): give a folder of pictures or a video")
-    images = [_picture(file, flag) for file in files]
-    for file, image in zip(files, images, strict=True):
-        if image.shape != images[0].shape:
-            first, other = (in_words((shown.shape[1], shown.shape[2])) for shown in (images[0], image))
-            raise ValueError(f"{source}: {files[0].name} has {first}, {file.name} {other}: bring them to one size")
-    return _made(source, "pictures", tuple(file.stem for file in files), images)
+    kind, read = _opened(path, flag)
+    names, images = zip(*read, strict=True)
+    loaded = Loaded(torch.stack(images))
+    height, width = images[0].shape[1:]
+    return Pictures(f"{flag} {path}", kind, names, (height, width), lambda: loaded)
+
+
+def read_in_parts(path: Path, flag: str, count: int = 16) -> Iterator[Float[Tensor, "_n 3 h w"]]:
+    """The pictures of `read_pictures`, `count` at a time: no more of them are in memory.
+
+    Raises `ValueError` as it does, at once for paths, and for files when their turn comes.
+    """
+    _, read = _opened(path, flag)
+    return _parts(read, count)
 
 
 def paired(pictures: Pictures, with_: Pictures) -> Pictures:
@@ -113,12 +114,35 @@ def in_words(size: tuple[int, int]) -> str:
     return f"{size[1]} x {size[0]} pixels"
 
 
-def _made(
-    source: str, kind: Literal["pictures", "video"], names: tuple[str, ...], images: list[Float[Tensor, "3 h w"]]
-) -> Pictures:
-    loaded = Loaded(torch.stack(images))
-    height, width = images[0].shape[1:]
-    return Pictures(source, kind, names, (height, width), lambda: loaded)
+def _opened(path: Path, flag: str) -> tuple[Literal["pictures", "video"], Iterator[tuple[str, Float[Tensor, "3 h w"]]]]:
+    """What is at `path`, and its pictures with their names, read one by one."""
+    source = f"{flag} {path}"
+    if not path.exists():
+        raise ValueError(f"{source} does not exist: give a picture, a folder of pictures or a video")
+    if path.is_file() and path.suffix.lower() in VIDEOS:
+        return "video", _frames(path, source)
+    files = [path] if path.is_file() else _in_order(path)
+    if not files:
+        raise ValueError(f"{source} holds no pictures ({', '.join(PICTURES)}): give a folder of pictures or a video")
+    return "pictures", _files(files, source, flag)
+
+
+def _parts(read: Iterator[tuple[str, Tensor]], count: int) -> Iterator[Tensor]:
+    while part := [image for _, image in islice(read, count)]:
+        yield torch.stack(part)
+
+
+def _files(files: list[Path], source: str, flag: str) -> Iterator[tuple[str, Float[Tensor, "3 h w"]]]:
+    first: tuple[int, int] | None = None
+    for file in files:
+        image = _picture(file, flag)
+        size = (image.shape[1], image.shape[2])
+        first = first or size
+        if size != first:
+            raise ValueError(
+                f"{source}: {files[0].name} has {in_words(first)}, {file.name} {in_words(size)}: bring them to one size"
+            )
+        yield file.stem, image
 
 
 def _in_order(folder: Path) -> list[Path]:
@@ -143,19 +167,19 @@ def _picture(file: Path, flag: str) -> Float[Tensor, "3 h w"]:
     return _unit(pixels)
 
 
-def _video(path: Path, source: str) -> Pictures:
+def _frames(path: Path, source: str) -> Iterator[tuple[str, Float[Tensor, "3 h w"]]]:
     import av
 
-    frames = []
+    number = 0
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
-                frames.append(_unit(frame.to_ndarray(format="rgb24")))
+                yield str(number), _unit(frame.to_ndarray(format="rgb24"))
+                number += 1
     except (av.FFmpegError, IndexError) as error:
         raise ValueError(f"{source} cannot be read as a video ({first_line(error)})") from error
-    if not frames:
+    if not number:
         raise ValueError(f"{source} has no frames: give another video")
-    return _made(source, "video", tuple(str(i) for i in range(len(frames))), frames)
 
 
 def _unit(pixels: Any) -> Float[Tensor, "3 h w"]:

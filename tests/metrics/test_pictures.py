@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from csd_nerf.images.writing import to_pil, write_video
-from csd_nerf.metrics.pictures import paired, read_pictures
+from csd_nerf.metrics.pictures import paired, read_in_parts, read_pictures
 from tests.metrics.fake_encoder import plain
 
 
@@ -73,6 +73,18 @@ def test_what_cannot_be_read_is_named(tmp_path: Path):
     ):
         with pytest.raises(ValueError, match=complaint):
             read_pictures(tmp_path / name, "--truth")
+        with pytest.raises(ValueError, match=complaint):
+            list(read_in_parts(tmp_path / name, "--truth"))
+
+
+def test_parts_are_the_pictures_in_their_order(tmp_path: Path):
+    folder = save(tmp_path / "a", grey(*(i / 10 for i in range(10))))
+    parts = list(read_in_parts(folder, "BEFORE", 4))
+    assert [len(part) for part in parts] == [4, 4, 2]
+    assert torch.equal(torch.cat(parts), read_pictures(folder, "BEFORE").images)
+    (folder / "5.png").write_text("no picture")
+    first = read_in_parts(folder, "BEFORE", 4)
+    assert torch.equal(next(first), parts[0]), "what is not asked for is not read"
 
 
 def test_pairs_by_name_and_else_in_order(tmp_path: Path):

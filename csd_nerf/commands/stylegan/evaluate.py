@@ -1,14 +1,15 @@
 """`csd stylegan evaluate`: FID, CLIP score and LPIPS diversity of a generator's pictures, as LDP's Tables 2 and 3."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich.console import Console
 
+from csd_nerf.commands.devices import chosen_device
 from csd_nerf.commands.sitting import progress, say
 from csd_nerf.commands.stylegan.generators import open_generator
 
@@ -17,12 +18,16 @@ if TYPE_CHECKING:
 
     from csd_nerf.metrics import Score
 
+    Add = Callable[[Tensor], None]
+    Measure = tuple[Add, Callable[[], Score]]
+
 
 @dataclass(frozen=True)
 class Evaluate:
     """Measure a generator: LPIPS diversity of all pairs; with --prompt the CLIP score; with --references FID.
 
-    What cannot be measured, since a network's weights cannot be had, is listed with its reason.
+    What cannot be measured, since a network's weights cannot be had, is listed with its reason. Pictures are made and
+    measured in parts; those of --pairs-of are kept in memory.
     """
 
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
@@ -37,8 +42,8 @@ class Evaluate:
     """Pictures that are compared with each other, all pairs (the first of the samples)."""
     truncation: float = 1.0
     seed: int = 0
-    device: str = "cpu"
-    """Where the networks run."""
+    device: str = "auto"
+    """Where all networks run: auto, cpu, cuda or cuda:N."""
     lpips: str = "auto"
     """lpips, st-lpips, or auto: the second where the first's weights cannot be had."""
     clip: str = "ViT-B-32"
@@ -56,19 +61,24 @@ class Evaluate:
         """Measure and print."""
         import torch
 
-        from csd_nerf.images.stylegan.showing import sample
-        from csd_nerf.metrics.pictures import read_pictures
+        from csd_nerf.images.stylegan.showing import sampled
+        from csd_nerf.metrics.pictures import read_in_parts
 
-        for flag, value in (("--samples", self.samples), ("--pairs-of", self.pairs_of)):
-            if value < 2:
-                raise ValueError(f"{flag} {value}: give at least 2")
-        references = read_pictures(self.references, "--references") if self.references else None
-        generator = open_generator(self.input, torch.device(self.device))
-        with progress("Pictures"):
-            images = sample(generator, self.samples, self.seed, self.truncation)
-        if self.save is not None:
-            self._save(images)
-        scores, missing = self._scores(images, None if references is None else references.images)
+        self._check()
+        device = chosen_device(self.device)
+        references = read_in_parts(self.references, "--references") if self.references else None
+        generator = open_generator(self.input, torch.device(device))
+        measures, missing = self._measures(device, references)
+        done = 0
+        with progress("Pictures") as update:
+            for images in sampled(generator, self.samples, self.seed, self.truncation):
+                for add, _ in measures:
+                    add(images)
+                if self.save is not None:
+                    self._save(images, done)
+                done += len(images)
+                update(done, self.samples)
+        scores = [score() for _, score in measures]
         for score in scores:
             Console().print(f"{score.name}: {score.mean:.4g} ({score.note})", markup=False, highlight=False)
         for name, reason in missing.items():
@@ -79,38 +89,67 @@ class Evaluate:
             self.json.write_text(json.dumps({"scores": found, "missing": missing}, indent=1) + "\n")
         return 0
 
-    def _scores(self, images: "Tensor", references: "Tensor | None") -> "tuple[list[Score], dict[str, str]]":
-        from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance, text_similarity
+    def _check(self) -> None:
+        """What can be said before anything is loaded."""
+        for flag, value in (("--samples", self.samples), ("--pairs-of", self.pairs_of)):
+            if value < 2:
+                raise ValueError(f"{flag} {value}: give at least 2")
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        for flag, folder in (("--save", self.save), ("--json", self.json and self.json.parent)):
+            there = folder and next(path for path in (folder, *folder.absolute().parents) if path.exists())
+            if there and not there.is_dir():
+                raise ValueError(f"{flag}: {there} is a file, where a folder would have to be")
+        if self.json is not None and self.json.is_dir():
+            raise ValueError(f"--json {self.json} is a folder: give a file")
+
+    def _measures(self, device: str, references: "Iterator[Tensor] | None") -> "tuple[list[Measure], dict[str, str]]":
+        """What takes the pictures part by part, with what scores them then; and what cannot be had, with its reason."""
+        from csd_nerf.metrics import InceptionDistance, TextSimilarity, load_inception
         from csd_nerf.metrics.openclip import OpenClip
 
-        def of_clip() -> "Score":
-            encoder = OpenClip(self.clip, self.clip_weights, self.device)
-            return text_similarity(encoder, images, self.prompt)
+        def of_clip() -> "Measure":
+            similarity = TextSimilarity(OpenClip(self.clip, self.clip_weights, device), self.prompt)
+            return similarity.add, similarity.score
 
-        def of_inception() -> "Score":
+        def of_inception() -> "Measure":
             assert references is not None
-            return fid(images, references, load_inception(self.inception, self.device))
+            distance = InceptionDistance(load_inception(self.inception, device))
+            for part in references:
+                distance.add_references(part)
+            return distance.add, distance.score
 
-        few = images[: self.pairs_of]
-        wanted: dict[str, Callable[[], Any]] = {
-            "LPIPS diversity": lambda: diversity(load_perceptual_distance(self.lpips, self.device), few)
-        }
+        wanted: dict[str, Callable[[], Measure]] = {"LPIPS diversity": lambda: self._diversity(device)}
         if self.prompt:
             wanted["CLIP score"] = of_clip
         if references is not None:
             wanted["FID"] = of_inception
-        scores, missing = [], {}
+        measures, missing = [], {}
         for name, measure in wanted.items():
             try:
-                scores.append(measure())
+                measures.append(measure())
             except OSError as error:
                 missing[name] = str(error)
-        return scores, missing
+        return measures, missing
 
-    def _save(self, images: "Tensor") -> None:
+    def _diversity(self, device: str) -> "Measure":
+        import torch
+
+        from csd_nerf.metrics import diversity, load_perceptual_distance
+
+        distance = load_perceptual_distance(self.lpips, device)
+        kept: list[Tensor] = []
+
+        def add(images: "Tensor") -> None:
+            if left := max(0, self.pairs_of - sum(map(len, kept))):
+                kept.append(images[:left].clone())  # a view would keep all of it
+
+        return add, lambda: diversity(distance, torch.cat(kept))
+
+    def _save(self, images: "Tensor", first: int) -> None:
         from csd_nerf.images.writing import to_pil
 
         assert self.save is not None
         self.save.mkdir(parents=True, exist_ok=True)
-        for index, image in enumerate(images):
+        for index, image in enumerate(images, first):
             to_pil(image).save(self.save / f"{index:05d}.png")

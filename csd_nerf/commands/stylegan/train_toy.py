@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from csd_nerf.commands.devices import chosen_device
 from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
 
 if TYPE_CHECKING:
@@ -51,8 +52,8 @@ class TrainToy:
     """Weight of the path-length regulariser; StyleGAN2's own is 2, and makes steps a tenth slower."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of convolutions; bf16 is a third quicker on CPUs that compute in it."""
-    device: str = "cpu"
-    """cpu, cuda or cuda:N."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
     workers: int = 2
     """Processes that draw the pictures."""
     seed: int = 0
@@ -117,7 +118,7 @@ class TrainToy:
             bfloat16=self.precision == "bf16",
         )
         shape = GeneratorShape(self.channels, self.style, self.mapping_layers)
-        return Training(shape, settings, self.seed, torch.device(self.device))
+        return Training(shape, settings, self.seed, torch.device(chosen_device(self.device)))
 
     def _asked(self) -> dict[str, Any]:
         """What decides the result, by the names of the flags; more steps may be asked for later."""

@@ -1,0 +1,70 @@
+"""`csd stylegan adapt` on small generators with the toy prior: what it writes, how it is stopped, what it refuses."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from csd_nerf.cli import main
+from csd_nerf.commands import sitting
+from tests.commands.stylegan.generators import ADAPT, stop_any, weights
+
+
+def test_adapting_writes_generator_grid_and_walk(small: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "new" / "blue.safetensors"
+    assert main(["stylegan", "adapt", str(small), str(output), *ADAPT]) == 0
+    assert sorted(path.name for path in output.parent.iterdir()) == ["blue.mp4", "blue.png", "blue.safetensors"]
+    before, after = weights(small), weights(output)
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(name.startswith("convs.") and not name.endswith("bias") for name in moved)
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "learning rate 0.002 x 4 / 5 = 0.0016" in said and "|grad FM| / |grad LSD|" in said
+    assert "16 network samples" in said
+
+
+def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def run(name: str, *more: str) -> int:
+        return main(["stylegan", "adapt", str(small), str(tmp_path / name), *ADAPT, "--lambda-fm", "0", *more])
+
+    assert run("whole.safetensors") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_any(2))
+        assert run("part.safetensors") == 130
+    assert "Stopped after step 2 of 4" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part.safetensors", "--resume", "--guidance", "3") == 2
+    assert "--guidance 7.5 (now 3.0)" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part.safetensors", "--resume") == 0
+    whole, part = weights(tmp_path / "whole.safetensors"), weights(tmp_path / "part.safetensors")
+    assert all(torch.equal(whole[name], part[name]) for name in whole)
+    assert not (tmp_path / "part.safetensors.resume").exists()
+
+
+def test_what_cannot_work_is_said_at_once(small: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "ffhq.pkl").write_bytes(pickle.dumps({"G_ema": 1}))
+    cases = {
+        (str(small), "out.pt", "x"): "name it out.safetensors",
+        (str(small), "out.safetensors", " "): "--prompt is empty",
+        (str(tmp_path / "ffhq.pkl"), "out.safetensors", "x"): "csd stylegan convert",
+        (str(tmp_path / "none.pt"), "out.safetensors", "x"): "there is no file",
+    }
+    for (source, output, prompt), said in cases.items():
+        output = str(tmp_path / output)
+        assert main(["stylegan", "adapt", source, output, "--prior", "toy", "--prompt", prompt]) == 2
+        assert said in capsys.readouterr().err.replace("\n", " "), said
+    assert main(["stylegan", "adapt", str(small), str(tmp_path / "a.safetensors"), *ADAPT, "--lr", "0"]) == 2
+    assert "--lr 0.0: give a positive" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["stylegan", "adapt", str(small), str(tmp_path / "a.safetensors"), *ADAPT, "--resume"]) == 2
+    assert "--resume: there is no" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("named", ["small.safetensors", "link.safetensors", "sub/../small.safetensors"])
+def test_a_source_is_not_written_over(small: Path, tmp_path: Path, capsys, named: str) -> None:
+    (tmp_path / "link.safetensors").symlink_to(small)
+    (tmp_path / "sub").mkdir()
+    source, output, before = str(small), str(tmp_path / named), small.read_bytes()
+    for command in (["adapt", source, output, *ADAPT], ["convert", source, output, "--half"]):
+        assert main(["stylegan", *command]) == 2
+        said = capsys.readouterr().err.replace("\n", " ")
+        assert f"IN {source} and OUT {output} are one file" in said
+    assert small.read_bytes() == before and not small.with_suffix(".png").exists()
