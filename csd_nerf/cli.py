@@ -19,6 +19,7 @@ from csd_nerf.commands.layers import Layers
 from csd_nerf.commands.metrics import Metrics
 from csd_nerf.commands.panorama import Panorama
 from csd_nerf.commands.prior_check import PriorCheck
+from csd_nerf.commands.stopping import terminated_like_interrupted
 from csd_nerf.commands.stylegan import StyleGAN
 from csd_nerf.commands.synthesize import Synthesize
 from csd_nerf.commands.video import Video
@@ -189,7 +190,8 @@ def main(arguments: list[str] | None = None) -> int:
         from csd_nerf.priors.processor import limit_threads  # with torch, which takes seconds
 
         limit_threads()
-        return command.run()
+        with terminated_like_interrupted():
+            return command.run()
     except KeyboardInterrupt:
         _console.print("\n[bold red]csd: stopped.[/] Finished files are kept.")
         return 130

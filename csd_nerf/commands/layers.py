@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import own_flags
 from csd_nerf.commands.loss_flags import LossFlags, loss_words
-from csd_nerf.commands.sitting import conclude, keep, say, sitting
+from csd_nerf.commands.sitting import conclude, finishing, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class Layers:
             f"{work.settings.steps} steps" + (f", going on from step {before.step}" if before else "")
         )
         result, failure = self._edit(work, kept, before, asked)
-        keep(kept, asked, result.checkpoint, result.complete or failure is not None)
-        self._write(result, picture)
+        with finishing(kept):
+            self._write(result, picture)
         return conclude(kept, result.checkpoint, work.settings.steps, result.complete, failure)
 
     def _check(self) -> Path:

@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import EditFlags, own_flags
 from csd_nerf.commands.processes import RANK, working_together
-from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
+from csd_nerf.commands.sitting import conclude, finishing, progress, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from csd_nerf.images.panorama_edit import PanoramaEdit, PanoramaResult
     from csd_nerf.images.picture_files import Picture
     from csd_nerf.images.regions import Region
+    from csd_nerf.images.running import Outcome
 
 _SAMPLING_STEPS = 50
 _ANIMATION_SIDE, _FPS = 1280, 12
@@ -77,11 +78,13 @@ class Panorama:
             f"{edit.prior.size} x {edit.prior.size}, {edit.settings.steps} steps"
             + (f", going on from step {before.step}" if before else "")
         )
-        result, frames, failure = self._edit(edit, before, asked)
-        keep(self.output, asked, result.checkpoint, result.complete or failure is not None)
-        if RANK == 0:
-            self._write(result, frames, picture, before.step if before else 0)
-        return conclude(self.output, result.checkpoint, edit.settings.steps, result.complete, failure)
+        outcome, frames = self._edit(edit, before, asked)
+        with finishing(self.output):
+            with progress("Decoding") as update:
+                result = edit.result(outcome, update)
+            if RANK == 0:
+                self._write(result, frames, picture, before.step if before else 0)
+        return conclude(self.output, outcome.checkpoint, edit.settings.steps, outcome.complete, outcome.failure)
 
     def _check(self) -> None:
         """What can be said before anything is read."""
@@ -99,7 +102,7 @@ class Panorama:
         if self.editor in ("ip2p-patches", "multidiffusion"):
             if self.noise is not None:
                 raise ValueError(f"--noise has no meaning for --editor {self.editor}: leave one of them out")
-            if self.save_every is not None or self.resume:
+            if self.save_every is not None or (self.resume and not checkpoint_path(self.output).is_file()):
                 raise ValueError(f"--editor {self.editor} has no steps to save or to go on from: leave the flag out")
         if self.resume and not checkpoint_path(self.output).is_file():
             load_checkpoint(checkpoint_path(self.output), {})  # which says what is wrong
@@ -128,7 +131,8 @@ class Panorama:
         check_panorama(prior, self.prompt, regions, settings)
         generator = torch.Generator().manual_seed(self.flags.seed)
         prompts, bank = (self.prompt, self.flags.negative), self.flags.bank(prior, settings)
-        edit = prepare(prior, picture.image, prompts, regions, layout, settings, generator)
+        with progress("Reading") as update:
+            edit = prepare(prior, picture.image, prompts, regions, layout, settings, generator, update)
         edit.bank = bank
         return edit, picture, regions
 
@@ -170,9 +174,9 @@ class Panorama:
 
     def _edit(
         self, edit: "PanoramaEdit", before: "Checkpoint | None", asked: dict[str, Any]
-    ) -> "tuple[PanoramaResult, list[Any], Exception | None]":
-        """Do the work: the result, the pictures of the animation, and why it ended before its time."""
-        from csd_nerf.distill import NonFiniteError, resize
+    ) -> "tuple[Outcome, list[Any]]":
+        """Do the work: what it led to, and the pictures of the animation."""
+        from csd_nerf.distill import resize
 
         frames: list[Any] = []
 
@@ -184,10 +188,7 @@ class Panorama:
         if self.save_every and before is None:
             on_picture(0, edit.picture(edit.targets.source))
         with sitting(self.output, asked, before.step if before else 0) as hooks:
-            try:
-                return edit.run(before, hooks, on_picture, self.save_every), frames, None
-            except NonFiniteError as error:
-                return error.partial, frames, error
+            return edit.make_steps(before, hooks, on_picture, self.save_every), frames
 
     def _write(self, result: "PanoramaResult", frames: list[Any], picture: "Picture", first_step: int) -> None:
         """Write what there is."""

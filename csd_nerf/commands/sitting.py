@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
     from csd_nerf.images.running import Hooks
 
-_STATE_SECONDS = 60.0
-"""A state is written this often: whatever ends the process, no more is lost."""
+_STATE_SECONDS, _STATE_SHARE = 60.0, 0.03
+"""A state is written this often: whatever ends the process, no more is lost. If writing one takes more than this share
+of the time, as rarely as that allows."""
 _console = Console(stderr=True, quiet=RANK > 0)
 Asked = dict[str, Any]
 
@@ -28,24 +30,32 @@ def say(message: str) -> None:
 
 
 @contextmanager
-def sitting(output: Path, asked: Asked, first_step: int, label: str = "Editing") -> "Iterator[Hooks]":
-    """Hooks that show progress, stop on Ctrl-C and SIGTERM, and keep a state beside `output`."""
-    from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
+def sitting(output: Path, asked: Asked | None, first_step: int, label: str = "Editing") -> "Iterator[Hooks]":
+    """Hooks that show progress, stop on Ctrl-C and SIGTERM, and keep a state beside `output`.
+
+    The last state is kept whatever it is, complete or not: it goes when the result is written (`conclude`). Without
+    `asked` none is kept.
+    """
     from csd_nerf.images.running import Hooks
 
-    saved = time.monotonic()
+    saved, wait = time.monotonic(), _STATE_SECONDS
 
     def on_state(done: int, state: "Callable[[], Checkpoint]") -> None:
-        nonlocal saved
-        if RANK == 0 and time.monotonic() - saved >= _STATE_SECONDS:
-            save_checkpoint(checkpoint_path(output), state(), asked)
+        nonlocal saved, wait
+        began = time.monotonic()
+        if RANK == 0 and began - saved >= wait:
+            keep(output, asked or {}, state())
             saved = time.monotonic()
+            wait = max(_STATE_SECONDS, (saved - began) / _STATE_SHARE)
 
     with (
         steps_progress(_console, label, first_step) as update,
         stop_on_signals(lambda: say("Stopping after this step; once more ends at once ...")) as stopped,
     ):
-        yield Hooks(update, on_state, asked_together(stopped))
+        hooks = Hooks(update, should_stop=asked_together(stopped))
+        if asked is not None:
+            hooks = replace(hooks, on_state=on_state, on_reached=lambda state: keep(output, asked, state))
+        yield hooks
 
 
 @contextmanager
@@ -55,12 +65,34 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield update
 
 
-def keep(output: Path, asked: Asked, state: "Checkpoint", ended: bool) -> None:
-    """Before anything else is done with it: write the state of what can go on (a failure would only come again)."""
+def keep(output: Path, asked: Asked, state: "Checkpoint") -> None:
+    """Write the state beside `output`. Where that fails the work goes on: its result may still find room."""
     from csd_nerf.images.checkpoint import checkpoint_path, save_checkpoint
 
-    if RANK == 0 and not ended and state.step:
+    if RANK != 0:
+        return
+    try:
         save_checkpoint(checkpoint_path(output), state, asked)
+    except (OSError, RuntimeError) as error:  # torch says the second of a full disk
+        say(f"{checkpoint_path(output)} could not be written ({error}): --resume will not go on from step {state.step}")
+
+
+@contextmanager
+def finishing(output: Path) -> Iterator[None]:
+    """Around all that turns what was reached into files: if it fails, say how it is written after all."""
+    from csd_nerf.images.checkpoint import checkpoint_path
+
+    kept = checkpoint_path(output)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if kept.is_file():
+            say(f"{output} was not written; the same command with --resume writes it from {kept}")
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        if not kept.is_file():
+            raise
+        raise ValueError(f"{error}. {kept} keeps what was reached: the same command with --resume writes it") from error
 
 
 def conclude(output: Path, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None) -> int:

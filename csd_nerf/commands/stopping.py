@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a wish: the work ends at the next step, and what was reached is written."""
+"""Ctrl-C and SIGTERM: as a wish, after which the work ends at the next step, or as an order that leaves no debris."""
 
 import signal
 import threading
@@ -31,3 +31,23 @@ def stop_on_signals(on_first: Callable[[], None] = lambda: None) -> Iterator[Cal
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM raises `KeyboardInterrupt`, as Ctrl-C does: by itself it would end the process amid half-written files.
+
+    In other threads than the main one signals cannot be caught: there nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import own_flags
 from csd_nerf.commands.loss_flags import LossFlags, loss_words
-from csd_nerf.commands.sitting import conclude, keep, say, sitting
+from csd_nerf.commands.sitting import conclude, finishing, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class Synthesize:
             + (f", going on from step {before.step}" if before else "")
         )
         result, failure = self._make(work, kept, before, asked)
-        keep(kept, asked, result.checkpoint, result.complete or failure is not None)
-        self._write(work, result, kept, asked)
+        with finishing(kept):
+            self._write(work, result, kept, asked)
         return conclude(kept, result.checkpoint, work.total, result.complete, failure)
 
     def _check(self) -> Path:

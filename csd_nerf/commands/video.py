@@ -10,7 +10,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import EditFlags, own_flags
 from csd_nerf.commands.processes import RANK, working_together
-from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
+from csd_nerf.commands.sitting import conclude, finishing, progress, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ class Video:
                 f"{settings.steps} steps" + (f", going on from step {before.step}" if before else "")
             )
             state, complete, failure = self._edit(edit, before, asked)
-            keep(self.output, asked, state, complete or failure is not None)
-            with progress("Writing") as update:
+            with finishing(self.output), progress("Writing") as update:
                 pictures = edit.pictures((video.height, video.width), lambda n: update(n, video.count))
                 if RANK == 0:
                     self._forget_frames(video)
@@ -90,6 +89,7 @@ class Video:
 
     def _checked(self) -> tuple["VideoSource", Any, Any]:
         """Everything that can be said before the first frame is encoded."""
+        from csd_nerf.images.checkpoint import checkpoint_path
         from csd_nerf.images.frame_range import FrameRange
         from csd_nerf.images.video import settings_for
         from csd_nerf.images.video_edit import BATCH_SIZE, check_video, steps_for
@@ -105,7 +105,7 @@ class Video:
             if value is not None and value < 1:
                 raise ValueError(f"{flag} {value}: give at least 1")
         settings = settings_for(self.editor, self.flags.settings(self.noise))
-        if settings.parts.samples and self.resume:
+        if settings.parts.samples and self.resume and not checkpoint_path(self.output).is_file():
             raise ValueError(f"--editor {self.editor} has no steps to go on from: leave --resume out")
         video = open_video(self.input, FrameRange.parse(self.frames) if self.frames else FrameRange(), self.max_frames)
         if self.flags.steps is None:
@@ -169,8 +169,8 @@ class Video:
         frames = len(edit.latents)
         few = edit.only(torch.linspace(0, frames - 1, min(self.preview, frames)).round().long())
         before = list(few.pictures(size))
-        with sitting(self.output, {}, 0) as hooks:
-            few.run(hooks=replace(hooks, on_state=None))
+        with sitting(self.output, None, 0) as hooks:
+            few.run(hooks=hooks)
         sheet = contact_sheet([("source", before), ("edited", list(few.pictures(size)))])
         path = self.output.with_name(f"{self.output.stem}_preview.png")
         if RANK == 0:

@@ -25,11 +25,12 @@ from csd_nerf.images.layout import PanoramaLayout
 from csd_nerf.images.panorama_sampling import sample_canvas
 from csd_nerf.images.patches import cut
 from csd_nerf.images.regions import Region, composed_prompts, region_weights, untouched
-from csd_nerf.images.running import EditSteps, Hooks, run_steps, steps_of_some
-from csd_nerf.images.tiles import decode_tiled, encode_tiled
+from csd_nerf.images.running import EditSteps, Hooks, Outcome, run_steps, steps_of_some
+from csd_nerf.images.tiles import decode_tiled, encode_both_tiled, encode_tiled
 
 _NO_HOOKS = Hooks()
 OnPicture = Callable[[int, Float[Tensor, "3 H W"]], None]
+OnTile = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,21 @@ class PanoramaEdit(EditSteps):
         on_picture: OnPicture | None = None,
         picture_every: int | None = None,
     ) -> PanoramaResult:
-        """Do the work; see `csd_nerf.images.edit_panorama`."""
+        """Do the work and show it; see `csd_nerf.images.edit_panorama`."""
+        outcome = self.make_steps(resume, hooks, on_picture, picture_every)
+        result, failure = self.result(outcome), outcome.failure
+        if failure is not None:
+            raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
+        return result
+
+    def make_steps(
+        self,
+        resume: Checkpoint | None = None,
+        hooks: Hooks = _NO_HOOKS,
+        on_picture: OnPicture | None = None,
+        picture_every: int | None = None,
+    ) -> Outcome:
+        """Do the work; what it led to is not decoded yet."""
         if resume is not None:
             self.patches.canvas = resume.latents.to(self.targets.source)
 
@@ -84,17 +99,17 @@ class PanoramaEdit(EditSteps):
             if on_picture is not None and picture_every and done % picture_every == 0:
                 on_picture(done, self.picture(self.latents))
 
-        outcome = run_steps(self, resume, hooks, report)
-        image, failure = self.picture(self.latents), outcome.failure
-        patches = len(torch.unique(self.targets.corners, dim=0))
-        result = PanoramaResult(image, outcome.checkpoint, patches, outcome.complete)
-        if failure is not None:
-            raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
-        return result
+        return run_steps(self, resume, hooks, report)
 
-    def picture(self, canvas: Float[Tensor, "c h w"]) -> Float[Tensor, "3 H W"]:
+    def result(self, outcome: Outcome, on_tile: OnTile | None = None) -> PanoramaResult:
+        """What the steps led to, decoded; `on_tile(done, total)` tells how far that is."""
+        patches = len(torch.unique(self.targets.corners, dim=0))
+        image = self.picture(self.latents, on_tile)
+        return PanoramaResult(image, outcome.checkpoint, patches, outcome.complete)
+
+    def picture(self, canvas: Float[Tensor, "c h w"], on_tile: OnTile | None = None) -> Float[Tensor, "3 H W"]:
         """What a canvas shows, of the source's size, on the CPU."""
-        return self.layout.crop.undo(decode_tiled(self.prior, canvas, wrap=self.layout.crop.wrap))
+        return self.layout.crop.undo(decode_tiled(self.prior, canvas, wrap=self.layout.crop.wrap, on_tile=on_tile))
 
     def preview(
         self, count: int, on_step: Callable[[int, int], None] | None = None
@@ -155,21 +170,23 @@ def prepare(
     layout: PanoramaLayout,
     settings: EditSettings,
     generator: torch.Generator,
+    on_tile: OnTile | None = None,
 ) -> PanoramaEdit:
-    """Encode the picture and the prompts (instruction, negative). Raises `ValueError` for regions that cannot work."""
+    """Encode the picture and the prompts (instruction, negative); `on_tile(done, total)` tells how far that is.
+
+    Raises `ValueError` for regions that cannot work.
+    """
     full, (prompt, negative) = settings.resolved(), prompts
-    padded = layout.pad(picture.to(torch.float32))
-    wrap = layout.crop.wrap
+    padded, options = layout.pad(picture.to(torch.float32)), {"wrap": layout.crop.wrap, "on_tile": on_tile}
     image = None
     if full.parts.text_only:
-        source = encode_tiled(prior, padded, wrap=wrap).to(prior.device)
+        source = encode_tiled(prior, padded, **options)
         image = torch.zeros_like(source) if prior.takes_image else None
     elif full.image_condition == "scaled-sample":
         # The released code draws one posterior sample and uses it as source, start and condition alike.
-        image = source = encode_tiled(prior, padded, wrap=wrap, scaled_sample=generator).to(prior.device)
+        image = source = encode_tiled(prior, padded, scaled_sample=generator, **options)
     else:
-        source = encode_tiled(prior, padded, wrap=wrap).to(prior.device)
-        image = encode_tiled(prior, padded, wrap=wrap, condition=True).to(prior.device)
+        source, image = encode_both_tiled(prior, padded, **options)
     asked, weights, corners = (prompt,), None, layout.corners
     if regions:
         # Without an instruction for the rest its estimate must be the baseline's, so that it cancels.
@@ -184,8 +201,8 @@ def prepare(
     targets = PatchTargets(
         texts=tuple(encoded[: len(asked)]),
         null_text=encoded[len(asked)],
-        source=source,
-        image=image,
+        source=source.to(prior.device),
+        image=None if image is None else image.to(prior.device),
         source_text=encoded[-1] if full.parts.text_only else None,
         weights=weights,
         corners=corners,

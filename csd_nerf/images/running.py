@@ -35,6 +35,10 @@ class Hooks:
     """Called after each step with their number and with what makes a checkpoint of it, if one is wanted."""
     should_stop: Callable[[], bool] | None = None
     """Asked before each step: when it turns true, what was reached is returned."""
+    on_reached: Callable[[Checkpoint], None] | None = None
+    """Called once with what the steps led to, complete or not, before it is decoded: what comes then may fail. Not
+    called where there is nothing to go on from: after no step, after a failure, which would only come again, and for
+    editors that sample before they are complete."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class EditSteps:
 
 
 def run_steps(steps: Steps, before: Checkpoint | None, hooks: Hooks, report: Callable[[int], None]) -> Outcome:
-    """Make the steps that `before` does not have; `report(done)` after each."""
+    """Make the steps that `before` does not have; `report(done)` after each. What is complete is not begun again."""
     started, counted, first = time.monotonic(), CountingPrior(steps.prior), 0
     samples, seconds = 0, 0.0
     if before is not None:
@@ -129,7 +133,10 @@ def run_steps(steps: Steps, before: Checkpoint | None, hooks: Hooks, report: Cal
 
     failure = None
     try:
-        made = steps.solve(counted, first, after, hooks.should_stop)
+        made = first if first >= steps.total else steps.solve(counted, first, after, hooks.should_stop)
     except NonFiniteError as error:
         made, failure = error.partial.steps if isinstance(error.partial, Reached) else first, error
-    return Outcome(state(made), failure is None and made >= steps.total, failure)
+    reached, complete = state(made), failure is None and made >= steps.total
+    if hooks.on_reached is not None and failure is None and made and (complete or steps.resumable):
+        hooks.on_reached(reached)
+    return Outcome(reached, complete, failure)

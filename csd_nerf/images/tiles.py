@@ -65,18 +65,47 @@ def encode_tiled(
 
     Raises `ValueError` for other sizes, and what the codec raises.
     """
+    encode = prior.encode_condition if condition else prior.encode
+    if scaled_sample is not None:
+        encode = partial(prior.encode_condition, scaled_sample=scaled_sample)
+    return _encode(encode, prior, picture, _sizes(prior, tile, overlap), wrap, on_tile)
+
+
+def encode_both_tiled(
+    prior: ImagePrior,
+    picture: Float[Tensor, "3 H W"],
+    *,
+    wrap: bool = False,
+    on_tile: Callable[[int, int], None] | None = None,
+) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"]]:
+    """Latents and image condition, as two calls of `encode_tiled` give them; the codec sees each tile once.
+
+    Of the tile that it saw last a codec still knows both, of all of a large picture it may not.
+    """
+
+    def both(piece: Tensor) -> Tensor:
+        return torch.cat([prior.encode(piece), prior.encode_condition(piece)], dim=1)
+
+    latents, condition = _encode(both, prior, picture, _sizes(prior, None, None), wrap, on_tile).chunk(2)
+    return latents.contiguous(), condition.contiguous()
+
+
+def _encode(
+    codec: Callable[[Tensor], Tensor],
+    prior: ImagePrior,
+    picture: Float[Tensor, "3 H W"],
+    sizes: tuple[int, int],
+    wrap: bool,
+    on_tile: Callable[[int, int], None] | None,
+) -> Float[Tensor, "b h w"]:
     height, width = picture.shape[-2:]
     factor = prior.factor
     if height % factor or width % factor:
         raise ValueError(
             f"a picture of {width} x {height} pixels cannot be encoded: pad its sides to multiples of {factor}"
         )
-    tiles, shared = _sizes(prior, tile, overlap)
-    encode = prior.encode_condition if condition else prior.encode
-    if scaled_sample is not None:
-        encode = partial(prior.encode_condition, scaled_sample=scaled_sample)
-    grid = (_Line.divide(height // factor, tiles, shared), _Line.divide(width // factor, tiles, shared, wrap))
-    return _blend(encode, picture, grid, (factor, 1), prior.device, on_tile)
+    grid = (_Line.divide(height // factor, *sizes), _Line.divide(width // factor, *sizes, wrap))
+    return _blend(codec, picture, grid, (factor, 1), prior.device, on_tile)
 
 
 def decode_tiled(

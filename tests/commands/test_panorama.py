@@ -81,6 +81,34 @@ def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path
     assert "there is no" in capsys.readouterr().err
 
 
+def test_what_could_not_be_written_is_written_with_resume(tmp_path: Path, monkeypatch, capsys) -> None:
+    source = picture(tmp_path / "in.png")
+
+    def run(name: str, *more: str, flags: tuple[str, ...] = tuple(TOY)) -> int:
+        return main(["panorama", str(source), str(tmp_path / name), "--prompt", "make it night", *flags, *more])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sampled = ("--prior", "toy", "--steps", "3", "--editor", "multidiffusion")
+    for name, flags in (("csd", tuple(TOY)), ("sampled", sampled)):
+        assert run(f"{name}_whole.png", flags=flags) == 0
+        with monkeypatch.context() as patched:
+            patched.setattr("csd_nerf.images.picture_files.write_picture", full)
+            assert run(f"{name}.png", flags=flags) == 2
+        said = capsys.readouterr().err.replace("\n", "")
+        assert "No space left" in said and f"{name}.png.resume keeps" in said and "--resume writes it" in said
+        with monkeypatch.context() as patched:
+            patched.setattr(sitting, "steps_progress", stop_after(1, of="Decoding"))
+            assert run(f"{name}.png", "--resume", flags=flags) == 130
+        assert "--resume writes it" in capsys.readouterr().err.replace("\n", " ")
+        assert run(f"{name}.png", "--resume", flags=flags) == 0
+        assert np.array_equal(pixels(tmp_path / f"{name}.png"), pixels(tmp_path / f"{name}_whole.png"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "csd.png", "csd_whole.png", "in.png", "sampled.png", "sampled_whole.png",
+    ]  # fmt: skip
+
+
 def test_regions_and_masks_edit_only_their_part(tmp_path: Path) -> None:
     source = picture(tmp_path / "in.png", (192, 64))
     mask = np.zeros((64, 192), np.uint8)

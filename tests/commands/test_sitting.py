@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from csd_nerf.commands import progress, sitting
+from csd_nerf.commands import progress, sitting, stopping
 from csd_nerf.commands.stopping import stop_on_signals
 from csd_nerf.durations import duration
 from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, load_checkpoint
@@ -75,19 +75,74 @@ def test_a_state_is_kept_every_minute(tmp_path: Path, monkeypatch) -> None:
     assert load_checkpoint(checkpoint_path(output), {"prompt": "a"}).step == 120
 
 
+def test_states_that_take_long_to_write_are_written_rarely(tmp_path: Path, monkeypatch) -> None:
+    now, written = [0.0], []
+
+    def slow(path: Path, checkpoint: Checkpoint, asked: object) -> None:
+        written.append(checkpoint.step)
+        now[0] += 30
+
+    monkeypatch.setattr(sitting.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("csd_nerf.images.checkpoint.save_checkpoint", slow)
+    with sitting.sitting(tmp_path / "out.png", {}, 0) as hooks:
+        assert hooks.on_state is not None
+        for step in range(1, 10_000):
+            now[0] += 1
+            hooks.on_state(step, lambda step=step: state(step))
+    assert written[0] == 60 and 30 * len(written) < 0.035 * now[0]
+
+
+def test_without_anything_asked_for_no_state_is_kept(tmp_path: Path) -> None:
+    with sitting.sitting(tmp_path / "out.png", None, 0) as hooks:
+        assert hooks.on_state is None and hooks.on_reached is None and hooks.on_step is not None
+
+
+def test_a_full_disk_ends_neither_the_work_nor_its_last_state(tmp_path: Path, monkeypatch, capsys) -> None:
+    def full(path: Path, *_: object) -> None:
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr("csd_nerf.images.checkpoint.save_checkpoint", full)
+    sitting.keep(tmp_path / "out.png", {}, state(3))
+    assert "--resume will not go on from step 3" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("out of memory")])
+def test_a_result_that_cannot_be_written_is_not_lost(tmp_path: Path, error: Exception) -> None:
+    output = tmp_path / "out.png"
+    with pytest.raises(type(error)), sitting.finishing(output):
+        raise error
+    sitting.keep(output, {}, state(9))
+    with (
+        pytest.raises(ValueError, match=r"out\.png\.resume keeps .* --resume writes it") as raised,
+        sitting.finishing(output),
+    ):
+        raise error
+    assert str(error) in str(raised.value)
+
+
 def test_how_it_ends(tmp_path: Path, capsys) -> None:
     output = tmp_path / "out.png"
     kept = checkpoint_path(output)
     # A stop before the first step leaves nothing to go on from.
-    sitting.keep(output, {}, state(0), False)
-    assert not kept.exists() and sitting.conclude(output, state(0), 9, False, None) == 130
+    assert sitting.conclude(output, state(0), 9, False, None) == 130
     assert "--resume" not in capsys.readouterr().err
-    sitting.keep(output, {}, state(3), False)
+    sitting.keep(output, {}, state(3))
     assert sitting.conclude(output, state(3), 9, False, None) == 130
     said = capsys.readouterr().err.replace("\n", " ")
     assert kept.is_file() and "Stopped after step 3 of 9" in said and "--resume" in said
     with pytest.raises(ValueError, match="broken. .*out.png has what was reached before"):
         sitting.conclude(output, state(3), 9, False, RuntimeError("broken"))
     assert kept.is_file()
-    sitting.keep(output, {}, state(9), True)
+    sitting.keep(output, {}, state(9))
     assert sitting.conclude(output, state(9), 9, True, None) == 0 and not kept.exists()
+
+
+def test_sigterm_is_an_interruption_while_nothing_else_listens(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), stopping.terminated_like_interrupted():
+        with stopping.stop_on_signals() as stopped:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert stopped()
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("it was ignored")
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -1,5 +1,8 @@
 """`csd video` with the toy prior on small clips: what it keeps, how it is stopped, what it refuses."""
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -73,6 +76,65 @@ def test_a_stopped_edit_has_a_video_and_goes_on_to_the_same_end(tmp_path: Path, 
     assert "'make it night' (now 'make it snow')" in capsys.readouterr().err.replace("\n", " ")
     assert run("part", "--resume") == 0
     assert content("part") == content("whole") and not (tmp_path / f"part{suffix}.resume").exists()
+
+
+TERMINATED = """
+import os, signal, sys
+from contextlib import contextmanager
+from csd_nerf.cli import main
+from csd_nerf.commands import sitting
+
+@contextmanager
+def progress(console, label, first=0):
+    def update(done, total):
+        if label == LABEL and done >= min(2, total):
+            os.kill(os.getpid(), signal.SIGTERM)
+    yield update
+
+LABEL = sys.argv[1]
+sitting.steps_progress = progress
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(("label", "left"), [
+    ("Reading", []), ("Editing", ["out.mkv", "out.mkv.resume"]), ("Writing", ["out.mkv.resume"]),
+])  # fmt: skip
+def test_a_process_that_is_terminated_leaves_what_is_of_use(tmp_path: Path, label: str, left: list[str]) -> None:
+    source = write_clip(tmp_path / "in.mkv", noise(4))
+    flags = ["--prompt", "make it night", *TOY, "--latents", "disk"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, label, "video", str(source), str(tmp_path / "out.mkv"), *flags],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 130, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", *left]
+
+
+def test_a_finished_edit_outlives_a_video_that_cannot_be_written(tmp_path: Path, monkeypatch, capsys) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(4))
+
+    def run(name: str, flags: list[str], *more: str) -> int:
+        return main(["video", str(source), str(tmp_path / name), "--prompt", "make it night", *flags, *more])
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    sampled = ["--prior", "toy", "--steps", "3", "--editor", "ip2p"]
+    for name, flags in (("csd", TOY), ("sampled", sampled)):
+        assert run(f"{name}_whole.mp4", flags) == 0
+        with monkeypatch.context() as patched:
+            patched.setattr("csd_nerf.images.video_writing.write_video_like", full)
+            assert run(f"{name}.mp4", flags) == 2
+        said = capsys.readouterr().err.replace("\n", "")
+        assert "No space left" in said and f"{name}.mp4.resume keeps" in said and "--resume writes it" in said
+        assert run(f"{name}.mp4", flags, "--resume") == 0
+        assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / f"{name}_whole.mp4").read_bytes()
+        assert not (tmp_path / f"{name}.mp4.resume").exists()
 
 
 def test_a_folder_of_frames_some_of_them_each_by_itself(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, interpolate
 
 from csd_nerf.distill.types import ImagePrior
-from csd_nerf.images.tiles import decode_tiled, default_tile, encode_tiled
+from csd_nerf.images.tiles import decode_tiled, default_tile, encode_both_tiled, encode_tiled
 from csd_nerf.priors import load_prior
 from tests.distill.analytic import FormulaPrior, seeded
 
@@ -173,6 +173,15 @@ def test_condition_precision_and_progress() -> None:
     torch.testing.assert_close(condition, prior.encode_condition(picture[None])[0], atol=1e-5, rtol=0)
     assert condition.dtype == torch.float32
     assert seen == [(i + 1, 6) for i in range(6)]
+
+
+def test_latents_and_condition_of_a_large_picture_cost_one_pass(monkeypatch) -> None:
+    monkeypatch.setattr("csd_nerf.priors.autoencoder.REMEMBERED_BYTES", 0)  # as if the picture were too large for it
+    prior, seen = load_prior("toy"), []
+    latents, condition = encode_both_tiled(prior, circle(), on_tile=lambda *how_far: seen.append(how_far))
+    assert seen == [(1, 3), (2, 3), (3, 3)] and prior.autoencoder.encoded == 3
+    assert torch.equal(latents, encode_tiled(prior, circle()))
+    assert torch.equal(condition, encode_tiled(prior, circle(), condition=True))
 
 
 def test_the_default_tile_is_bounded() -> None:

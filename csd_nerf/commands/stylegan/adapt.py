@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from csd_nerf.commands.edit_flags import own_flags
-from csd_nerf.commands.sitting import conclude, keep, say, sitting
+from csd_nerf.commands.sitting import conclude, finishing, say, sitting
 from csd_nerf.commands.stylegan.generators import check_other_file, generator_path, open_generator
 from csd_nerf.durations import duration
 
@@ -125,8 +125,8 @@ class Adapt:
                 hooks=hooks,
             )
         outcome = result.outcome
-        keep(self.output, asked, outcome.checkpoint, outcome.complete or outcome.failure is not None)
-        self._write(source, result)
+        with finishing(self.output):
+            self._write(source, result)
         return conclude(self.output, outcome.checkpoint, settings.steps, outcome.complete, outcome.failure)
 
     def _settings(self) -> "AdaptSettings":

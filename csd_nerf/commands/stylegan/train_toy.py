@@ -95,7 +95,8 @@ class TrainToy:
         complete = training.step >= self.steps and failure is None
         state = self._state(training)
         # What is complete keeps its state as well: more steps may be asked for.
-        keep(self.output, asked, state, failure is not None)
+        if failure is None:
+            keep(self.output, asked, state)
         self._write(training)
         if complete:
             self._drawn().unlink(missing_ok=True)
