@@ -32,7 +32,8 @@ from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.statistics import bootstrap
 from csd_nerf.commands.stylegan.generators import open_generator
 from csd_nerf.distill import LossWeights
-from csd_nerf.images.stylegan.adaptation import TOY, TOY_LOSSES, AdaptSettings, adapt
+from csd_nerf.images.stylegan.adaptation import adapt
+from csd_nerf.images.stylegan.settings import TOY, TOY_LOSSES, AdaptSettings
 from csd_nerf.images.stylegan.showing import sample
 from csd_nerf.images.writing import contact_sheet
 from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance

@@ -13,8 +13,9 @@ from csd_nerf.commands.stylegan.generators import check_other_file, generator_pa
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
-    from csd_nerf.images.stylegan.adaptation import AdaptResult, AdaptSettings
+    from csd_nerf.images.stylegan.adaptation import AdaptResult
     from csd_nerf.images.stylegan.generator import Generator
+    from csd_nerf.images.stylegan.settings import AdaptSettings
     from csd_nerf.priors import LatentDiffusionPrior
 
 _FPS = 24
@@ -131,7 +132,7 @@ class Adapt:
 
     def _settings(self) -> "AdaptSettings":
         from csd_nerf.distill import LDP_WEIGHTS, LossWeights
-        from csd_nerf.images.stylegan.adaptation import TOY, TOY_LOSSES, AdaptSettings
+        from csd_nerf.images.stylegan.settings import TOY, TOY_LOSSES, AdaptSettings
 
         own, flags = self.prior == "toy", self.losses
         weights = TOY_LOSSES if own else LDP_WEIGHTS["stylegan"]

@@ -8,7 +8,6 @@ import torch
 
 from csd_nerf.distill import (
     Condition,
-    InjectedNoise,
     LatentLosses,
     LossWeights,
     SourceScore,
@@ -18,9 +17,11 @@ from csd_nerf.distill import (
     latent_score_distiller,
 )
 from csd_nerf.images.running import Hooks
-from csd_nerf.images.stylegan.adaptation import AdaptSettings, GeneratedLatents, adapt, trained_parameters
+from csd_nerf.images.stylegan.adaptation import adapt
 from csd_nerf.images.stylegan.bounds import GuidedLosses, clip_at_percentile
+from csd_nerf.images.stylegan.generated import GeneratedLatents, trained_parameters
 from csd_nerf.images.stylegan.generator import Generator, GeneratorShape
+from csd_nerf.images.stylegan.settings import AdaptSettings
 from csd_nerf.priors import LatentDiffusionPrior, load_prior
 from tests.tiny_prior import make_tiny_prior
 
@@ -134,37 +135,81 @@ def test_the_gradient_into_a_picture_is_clipped_on_its_way(prior: LatentDiffusio
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_regulariser_is_the_difference_of_scores_under_one_noise(prior: LatentDiffusionPrior) -> None:
+class Caught:
+    """Keeps the regulariser's gradient."""
+
+    def __init__(self, before: torch.Tensor) -> None:
+        self.before: torch.Tensor | None = before
+        self.gradient = torch.empty(0)
+
+    def pull(self, gradient: torch.Tensor) -> None:
+        self.gradient = gradient
+
+
+def test_the_regulariser_is_the_difference_of_scores_at_the_timestep_of_the_step(prior: LatentDiffusionPrior) -> None:
     random = torch.Generator().manual_seed(4)
     now, before = torch.randn(2, 4, 8, 8, generator=random), torch.randn(2, 4, 8, 8, generator=random)
     text, null = (prior.encode_text([words]).expand(2, -1, -1) for words in (PROMPT, ""))
     target = Target((text,), null)
-    lsd = latent_score_distiller(prior, guidance_scale=3.0, timesteps=UniformTimesteps(0.3, 0.3))
-    assert isinstance(lsd.baseline, InjectedNoise)
-    pull = latent_score_distiller(prior, guidance_scale=3.0, timesteps=UniformTimesteps(0.3, 0.3))
-    pull = type(pull)(**{**vars(pull), "baseline": SourceScore(TextGuidance(3.0))})
+    lsd = latent_score_distiller(prior, guidance_scale=3.0, timesteps=UniformTimesteps(0.02, 0.98))
+    pull = type(lsd)(**{**vars(lsd), "baseline": SourceScore(TextGuidance(3.0))})
     base = LatentLosses(lsd, LossWeights(feature_matching=0.0, kl=0.0))
-    both = GuidedLosses(base, None, 0.7, pull, lambda: before)
-    found = both(now, target, torch.Generator().manual_seed(5))
 
-    random = torch.Generator().manual_seed(5)
-    plain = base(now, target, random)
-    t = torch.randint(300, 301, (), generator=random)
-    eps = torch.randn(now.shape, generator=random)
-    alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
-
-    def guided(x: torch.Tensor) -> torch.Tensor:
-        x_t = alpha * x + sigma * eps
-        a, b = (prior.predict_noise(x_t, t, Condition(words)) for words in (null, text))
+    def guided(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        a, b = (prior.predict_noise(x, t, Condition(words)) for words in (null, text))
         return a + 3.0 * (b - a)
 
-    expected = plain.gradient + 0.7 * sigma**2 * (guided(now) - guided(before))
-    torch.testing.assert_close(found.gradient, expected, rtol=1e-4, atol=1e-5)
-    assert found.network_samples == 4 + 8
-    at_home = GuidedLosses(base, None, 0.7, pull, lambda: now)(now, target, torch.Generator().manual_seed(5))
-    torch.testing.assert_close(at_home.gradient, plain.gradient)
-    bounded = GuidedLosses(base, 0.01, 0.7, pull, lambda: before)(now, target, torch.Generator().manual_seed(5))
-    assert float(bounded.gradient.abs().max()) == pytest.approx(0.01 * 1.7, rel=1e-4)
+    drawn = set()
+    for seed in range(5):
+        caught = Caught(before)
+        found = GuidedLosses(base, None, 0.7, pull, caught)(now, target, torch.Generator().manual_seed(seed))
+        random = torch.Generator().manual_seed(seed)
+        t = torch.randint(20, 981, (), generator=random)
+        alpha, sigma = prior.schedule.alpha(t), prior.schedule.sigma(t)
+        eps = torch.randn(now.shape, generator=random)
+        torch.testing.assert_close(
+            found.gradient, (sigma**2 * (guided(alpha * now + sigma * eps, t) - eps)).float(), rtol=1e-4, atol=1e-5
+        )
+        torch.randint(0, 1, (), generator=random)
+        other = torch.randn(now.shape, generator=random)
+        noised = (alpha * v + sigma * other for v in (now, before))
+        one, two = (guided(x_t, t) for x_t in noised)
+        torch.testing.assert_close(caught.gradient, (0.7 * sigma**2 * (one - two)).float(), rtol=1e-4, atol=1e-5)
+        assert found.network_samples == 4 + 8 and found.t == int(t)
+        drawn.add(int(t))
+    assert len(drawn) == 5
+    at_home, bounded = Caught(now), Caught(before)
+    GuidedLosses(base, None, 0.7, pull, at_home)(now, target, torch.Generator().manual_seed(5))
+    assert float(at_home.gradient.abs().max()) == 0
+    step = GuidedLosses(base, 0.01, 0.7, pull, bounded)(now, target, torch.Generator().manual_seed(5))
+    for gradient in (step.gradient, bounded.gradient):
+        assert float(gradient.abs().max()) == pytest.approx(0.01, rel=1e-4), "the weight is inside of the bound"
+
+
+def test_the_regularisers_gradient_is_not_clipped_in_the_pictures(prior: LatentDiffusionPrior) -> None:
+    """Weights get J^T (clip(E^T base) + E^T pull), with J of the pictures and E of the encoder."""
+    source = generator(4)
+    shown = GeneratedLatents(source, prior, settings(percentile=80.0, directional=0.5))
+    latents = shown(torch.Generator().manual_seed(0)).latents
+    assert shown.before is not None and not shown.before.requires_grad
+    torch.testing.assert_close(shown.before, latents)
+    base, pull = (torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)) for seed in (1, 2))
+    shown.pull(pull)
+    latents.backward(base)
+    found = [p.grad for p in shown.parameters()]
+
+    random = torch.Generator().manual_seed(0)
+    z = torch.randn(2, 5, generator=random)
+    noise = shown.adapted.noise("random", 2, random)
+    images = shown.adapted.synthesise(shown.adapted.styles(z), noise).clamp(-1, 1)
+    detached = images.detach().requires_grad_()
+    encoded = prior.autoencoder.encode_attached(detached / 2 + 0.5)
+    by_base, by_pull = (torch.autograd.grad(encoded, detached, g, retain_graph=True)[0] for g in (base, pull))
+    whole = clip_at_percentile(by_base, 0.8) + by_pull
+    expected = torch.autograd.grad(images, list(shown.parameters()), whole)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(whole, clip_at_percentile(by_base + by_pull, 0.8), atol=1e-4)
 
 
 @pytest.mark.parametrize("levels", [2, 4, 5])
