@@ -22,6 +22,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class LayerFlags(LossFlags):
+    """Which model guides, and by which losses. What is left out takes this command's value, or the toy prior's own."""
+
+    steps: int | None = None
+    """Optimisation steps; default: 1000 (the paper states none), with the toy prior 300."""
+    lr: float | None = None
+    """Learning rate of Adam for the layer's generator; default: Text2LIVE's 0.0025."""
+    guidance: float | None = None
+    """Text guidance; default: 7.5, with the toy prior and csd-edit, no-svgd or dds 3."""
+    t_min: float | None = None
+    """Lowest noise level, a fraction of the schedule; default: 0.2, with the toy prior 0.02."""
+    t_max: float | None = None
+    """Highest noise level; default: 0.98, with the toy prior and csd-edit, no-svgd or dds 0.8."""
+
+
+@dataclass(frozen=True)
 class Layers:
     """Edit a picture by a layer with opacity over it: for a compositor.
 
@@ -53,12 +69,12 @@ class Layers:
     """Weight of Text2LIVE's regulariser of the opacity, where there is no mask; default: 0, with the toy prior its
     own."""
     latent_lr: float | None = None
-    """Learning rate of the residual latent; 0 leaves it out."""
+    """Learning rate of Adam for the residual latent; 0 leaves it out; default: 0.02."""
     guide: Literal["both", "latent"] = "both"
     """Whether the losses see the layer's latent and the composite's, or the first alone, at half the cost."""
     resume: bool = False
     """Go on from where this command was stopped."""
-    flags: Annotated[LossFlags, tyro.conf.arg(name="")] = field(default_factory=LossFlags)
+    flags: Annotated[LayerFlags, tyro.conf.arg(name="")] = field(default_factory=LayerFlags)
 
     def run(self) -> int:
         """Edit and write; status 130 if it was stopped."""

@@ -1,5 +1,7 @@
 """`csd layers` with the toy prior on small pictures: what it writes, how it is stopped, what it refuses."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -9,6 +11,7 @@ from PIL import Image
 
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
+from csd_nerf.images.layers import LayerSettings, toy_settings
 from csd_nerf.images.picture_files import read_picture
 from tests.commands.test_panorama import picture, pixels, stop_after
 
@@ -77,6 +80,26 @@ def test_instructions_and_captions_of_before_and_after(tmp_path: Path) -> None:
         output = tmp_path / editor
         assert main(["layers", str(source), str(output), *TOY, "--editor", editor, *more]) == 0
         assert names(output) == FILES
+
+
+def test_help_says_what_is_done(capsys) -> None:
+    """Defaults in the help against those that the settings have."""
+    with pytest.raises(SystemExit):
+        main(["layers", "--help"])
+    said = re.sub(r"[^ -~]+", " ", capsys.readouterr().out)  # borders
+    said = re.sub(r"\s+", " ", said)
+    plain = LayerSettings()
+    toy, own = (replace(plain, **toy_settings(editor)) for editor in ("lsd", "csd-edit"))
+    assert own == replace(plain, **toy_settings("dds"), editor=plain.editor)
+    assert f"steps; default: {plain.steps} (the paper states none), with the toy prior {toy.steps}" in said
+    assert f"Adam for the layer's generator; default: Text2LIVE's {plain.lr:g}" in said and "AdamW" not in said
+    assert f"Adam for the residual latent; 0 leaves it out; default: {plain.latent_lr:g}" in said
+    assert toy.lr == own.lr == plain.lr and toy.latent_lr == plain.latent_lr
+    assert toy.guidance_scale == plain.guidance_scale and toy.t_max == plain.t_max and toy.t_min == own.t_min
+    others = "with the toy prior and csd-edit, no-svgd or dds"
+    assert f"Text guidance; default: {plain.guidance_scale:g}, {others} {own.guidance_scale:g}" in said
+    assert f"Highest noise level; default: {plain.t_max:g}, {others} {own.t_max:g}" in said
+    assert f"schedule; default: {plain.t_min:g}, with the toy prior {toy.t_min:g}" in said
 
 
 @pytest.mark.parametrize(
