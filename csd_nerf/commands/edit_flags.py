@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from csd_nerf.distill import AnswerBank, EditSettings
     from csd_nerf.priors import DiffusionPrior
 
-_FLAGS = {"guidance_scale": "guidance", "image_guidance_scale": "image-guidance"}
+_FLAGS = {
+    "guidance_scale": "guidance",
+    "image_guidance_scale": "image-guidance",
+    "lsd": "lambda-lsd",
+    "feature_matching": "lambda-fm",
+    "lambda_feature_matching": "lambda-fm",
+    "kl": "lambda-kl",
+    "trained": "train",
+}
 """Flags whose names are not those of the settings."""
 _SETTINGS = (
     "samples",
@@ -36,6 +44,9 @@ _SETTINGS = (
     "stride",
     "temporal",
     "preset",
+    "directional",
+    "clamp",
+    "percentile",
 )
 
 

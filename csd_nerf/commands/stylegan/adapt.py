@@ -1,6 +1,7 @@
 """`csd stylegan adapt`: a generator's domain moved by words alone."""
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -101,6 +102,10 @@ class Adapt:
         check_other_file(generator_path(self.input), self.output)
         if not self.prompt.strip():
             raise ValueError('--prompt is empty: say what the pictures should show, such as --prompt "a blue mushroom"')
+        if self.seed < 0:
+            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        if not math.isfinite(self.truncation):
+            raise ValueError(f"--truncation {self.truncation}: give a number, such as 0.7")
         settings = self._settings()
         if self.resume and not checkpoint_path(self.output).is_file():
             load_checkpoint(checkpoint_path(self.output), {})  # which says what is wrong

@@ -1,6 +1,7 @@
 """`csd stylegan evaluate`: FID, CLIP score and LPIPS diversity of a generator's pictures, as LDP's Tables 2 and 3."""
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,8 @@ class Evaluate:
                 raise ValueError(f"{flag} {value}: give at least 2")
         if self.seed < 0:
             raise ValueError(f"--seed {self.seed}: give 0 or more")
+        if not math.isfinite(self.truncation):
+            raise ValueError(f"--truncation {self.truncation}: give a number, such as 0.7")
         for flag, folder in (("--save", self.save), ("--json", self.json and self.json.parent)):
             there = folder and next(path for path in (folder, *folder.absolute().parents) if path.exists())
             if there and not there.is_dir():

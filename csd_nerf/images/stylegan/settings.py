@@ -54,11 +54,12 @@ class AdaptSettings:
             (clamp is not None and not 0 < clamp < math.inf, f"clamp={clamp}: give a positive bound, or none"),
             (
                 percentile is not None and not 0 < percentile <= 100,
-                f"percentile={percentile}: give one of 0..100",
+                f"percentile={percentile}: give one above 0, at most 100",
             ),
             (
                 not self.losses.lsd and not self.losses.feature_matching,
-                "give LSD or FM a weight, or none hears the prompt",
+                f"lsd={self.losses.lsd}, feature_matching={self.losses.feature_matching}: give one of them a weight, "
+                "or nothing hears the prompt",
             ),
         ]
         for wrong, message in problems:

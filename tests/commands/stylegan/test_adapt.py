@@ -34,6 +34,9 @@ def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_pat
     assert "Stopped after step 2 of 4" in capsys.readouterr().err.replace("\n", " ")
     assert run("part.safetensors", "--resume", "--guidance", "3") == 2
     assert "--guidance 7.5 (now 3.0)" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part.safetensors", "--resume", "--train", "all", "--lambda-fm", "1") == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "--train 'fusion' (now 'all')" in said and "--lambda-fm 0.0 (now 1.0)" in said
     assert run("part.safetensors", "--resume") == 0
     whole, part = weights(tmp_path / "whole.safetensors"), weights(tmp_path / "part.safetensors")
     assert all(torch.equal(whole[name], part[name]) for name in whole)
@@ -56,6 +59,33 @@ def test_what_cannot_work_is_said_at_once(small: Path, tmp_path: Path, capsys) -
     assert "--lr 0.0: give a positive" in capsys.readouterr().err.replace("\n", " ")
     assert main(["stylegan", "adapt", str(small), str(tmp_path / "a.safetensors"), *ADAPT, "--resume"]) == 2
     assert "--resume: there is no" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lambda-fm", "-1"], "--lambda-fm -1.0: give a finite weight, 0 or more"),
+        (["--lambda-kl", "nan"], "--lambda-kl nan: give a finite weight"),
+        (["--lambda-lsd", "inf"], "--lambda-lsd inf: give a finite weight"),
+        (["--lambda-lsd", "0", "--lambda-fm", "0"], "--lambda-lsd 0.0, --lambda-fm 0.0: give one of them a weight"),
+        (["--clamp", "-1"], "--clamp -1.0: give a positive bound"),
+        (["--clamp", "nan"], "--clamp nan: give"),
+        (["--directional", "-0.5"], "--directional -0.5: give 0 or more"),
+        (["--percentile", "0"], "--percentile 0.0: give one above 0, at most 100"),
+        (["--percentile", "101"], "--percentile 101.0: give"),
+        (["--steps", "0"], "--steps 0: give at least 1"),
+        (["--samples", "0"], "--samples 0: give at least 1"),
+        (["--guidance", "-1"], "--guidance -1.0: give 0 or more"),
+        (["--t-min", "0.9"], "--t-min 0.9, --t-max 0.8: give two"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--truncation", "nan"], "--truncation nan: give a number"),
+    ],
+)
+def test_values_that_cannot_work_are_said_as_flags(small: Path, tmp_path: Path, capsys, flags, said: str) -> None:
+    assert main(["stylegan", "adapt", str(small), str(tmp_path / "a.safetensors"), *ADAPT, *flags]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert said in text and "=" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["small.safetensors"]
 
 
 @pytest.mark.parametrize("named", ["small.safetensors", "link.safetensors", "sub/../small.safetensors"])

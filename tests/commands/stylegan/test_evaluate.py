@@ -80,6 +80,7 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
         (["--device", "nonsense"], "--device nonsense is no device: give auto, cpu, cuda or cuda:N"),
         (["--device", "cuda:99"], "--device cuda:99: torch sees"),
         (["--references", "none"], "--references none does not exist"),
+        (["--truncation", "nan"], "--truncation nan: give a number"),
         (["--seed", "-1"], "--seed -1: give 0 or more"),
     ],
 )

@@ -231,7 +231,7 @@ def test_pictures_are_brought_to_the_priors_size(prior: LatentDiffusionPrior, le
         ({"clamp": 0.0}, "clamp=0.0"),
         ({"percentile": 101.0}, "percentile=101.0"),
         ({"directional": -1.0}, "directional=-1.0"),
-        ({"losses": LossWeights(feature_matching=0.0, kl=1.0, lsd=0.0)}, "hears the prompt"),
+        ({"losses": LossWeights(feature_matching=0.0, kl=1.0, lsd=0.0)}, "lsd=0.0, feature_matching=0.0: give one"),
     ],
 )
 def test_settings_that_cannot_work_are_named(changes: dict, said: str) -> None:
