@@ -20,11 +20,9 @@ from csd_nerf.images.picture_files import check_place, write_picture
 from csd_nerf.images.video_colours import RGB, Colours, to_frame
 from csd_nerf.images.video_decoding import is_picture
 from csd_nerf.images.video_reading import VideoSource
-from csd_nerf.images.video_sound import Soundtrack
+from csd_nerf.images.video_sound import CONTAINERS, Soundtrack, log, sound_way
 from csd_nerf.images.writing import write_atomically
 
-VIDEOS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""Extensions that are written, with FFmpeg's name of the container."""
 # x264's macroblock tree, and several threads, now and then make another file of the same frames.
 _H264 = {"crf": "16", "preset": "medium", "x264-params": "no-mbtree=1"}
 _VP9 = {"crf": "20", "deadline": "good", "cpu-used": "3", "threads": "1"}
@@ -34,8 +32,18 @@ def check_video_output(path: Path, source: VideoSource | None = None) -> None:
     """Raise `ValueError` that names `path` if no video can be written there; called before any long work.
 
     A path without extension, or a folder that there is, gets numbered PNG; it must not hold pictures, with which
-    they would mix. With `source`, for its own place and for what the format cannot keep of it too.
+    they would mix. With `source`, for its own place and for what the format cannot keep of it too; for sound that is
+    kept with fewer channels or at another rate a warning is logged.
     """
+    _check(path, source)
+    suffix = path.suffix.lower()
+    if source is not None and source.has_audio and not path.is_dir() and suffix:
+        way = sound_way(source, suffix)
+        if way.loses:
+            log.warning("%s: of the sound of %s, %s", path, source.path, way.loses)
+
+
+def _check(path: Path, source: VideoSource | None) -> None:
     suffix = path.suffix.lower()
     if source is not None and path.resolve() == source.path.resolve():
         raise ValueError(f"{path} is the source itself: give another place")
@@ -44,11 +52,11 @@ def check_video_output(path: Path, source: VideoSource | None = None) -> None:
             raise ValueError(f"{path} holds pictures already: give a new or an empty folder")
         check_place(path / "00000.png" if path.is_dir() else path)
         return
-    if suffix not in VIDEOS:
+    if suffix not in CONTAINERS:
         kind = suffix or "files without extension"
         raise ValueError(
-            f"{path}: videos are not written as {kind}: give one of {', '.join(VIDEOS)}, or a folder (which must exist "
-            "if there is a dot in its name)"
+            f"{path}: videos are not written as {kind}: give one of {', '.join(CONTAINERS)}, or a folder (which must "
+            "exist if there is a dot in its name)"
         )
     check_place(path)
     _check_codecs(path)
@@ -65,7 +73,8 @@ def write_video_like(path: Path, source: VideoSource, frames: Iterable[Float[Ten
     Kept are times (a varying rate as exactly as the container counts: MKV and WebM in milliseconds), size, shape of
     pixels, range, matrix, primaries and transfer curve (said for R'G'B' sources and frames that were turned), and the
     first soundtrack, cut at whole packets to the span of the selected frames: copied where the container takes it, else
-    as AAC (MP4, MOV) or Opus (WebM). Frames have 8 bits, and colour at half resolution (yuv420p); H.264 of an odd
+    as AAC (MP4, MOV) or Opus (WebM), where that must be with fewer channels or another rate. Damaged packets of it are
+    passed over, and a warning is logged. Frames have 8 bits, and colour at half resolution (yuv420p); H.264 of an odd
     side needs yuv444p, which browsers and some players do not show: give even sides, or WebM, for those.
 
     The same frames make the same file. If `frames` raises, or anything else does, nothing is left behind.
@@ -75,7 +84,7 @@ def write_video_like(path: Path, source: VideoSource, frames: Iterable[Float[Ten
         source: What the frames were made of.
         frames: (3, h, w) in [0, 1]; another number or size than the source's raises `ValueError`.
     """
-    check_video_output(path, source)
+    _check(path, source)
     checked = _checked(frames, source)
     if path.is_dir() or not path.suffix:
         _write_folder(path, source, checked)
@@ -129,9 +138,11 @@ def _write_file(path: Path, source: VideoSource, frames: Iterator[Float[Tensor, 
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     options = options if suffix in (".mp4", ".m4v", ".mov") else {"fflags": "+bitexact"}
     with ExitStack() as stack:
-        container = stack.enter_context(av.open(str(path), "w", format=VIDEOS[suffix], options=options))
+        container = stack.enter_context(av.open(str(path), "w", format=CONTAINERS[suffix], options=options))
         stream = _video_stream(container, source, tags, unit, suffix)
-        sound = stack.enter_context(Soundtrack(source, container, suffix)) if source.has_audio else None
+        sound = None
+        if source.has_audio:
+            sound = stack.enter_context(Soundtrack(source, container, sound_way(source, suffix)))
         for frame, stamp, time in zip(frames, stamps, source.timestamps, strict=True):
             encoded = to_frame(frame, stored, stream.pix_fmt)
             encoded.pts, encoded.time_base = stamp, unit
@@ -142,6 +153,8 @@ def _write_file(path: Path, source: VideoSource, frames: Iterator[Float[Tensor, 
         _mux(container, stream.encode(None), durations)
         if sound is not None:
             sound.write_until(None)
+            if sound.damaged:
+                log.warning("%s: %d damaged packets of its sound were passed over", source.path, sound.damaged)
 
 
 def _mux(container: Any, packets: list[Any], durations: dict[int, int]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -177,7 +178,8 @@ def test_condition_precision_and_progress() -> None:
 
 def test_latents_and_condition_of_a_large_picture_cost_one_pass(monkeypatch) -> None:
     monkeypatch.setattr("csd_nerf.priors.autoencoder.REMEMBERED_BYTES", 0)  # as if the picture were too large for it
-    prior, seen = load_prior("toy"), []
+    prior: Any = load_prior("toy")
+    seen: list[tuple[int, int]] = []
     latents, condition = encode_both_tiled(prior, circle(), on_tile=lambda *how_far: seen.append(how_far))
     assert seen == [(1, 3), (2, 3), (3, 3)] and prior.autoencoder.encoded == 3
     assert torch.equal(latents, encode_tiled(prior, circle()))
