@@ -4,7 +4,9 @@ A pickle is a program that may name any function to call. NVIDIA's network files
 source code of their classes and run it when they are loaded; rosinality's training checkpoints (.pt) hold an
 `argparse.Namespace` beside the tensors. Here every name in a pickle is looked up in a table of harmless stand-ins:
 tensors and their storages, containers, numpy's arrays and numbers, and records that only keep the state that they are
-given. Any other name ends the reading with an error. The source code in NVIDIA's files is read as the text it is.
+given. Any other name ends the reading with an error. What the table holds is sealed: a pickle may give a state not only
+to what it made but to a name that it looked up, and so change a function for the whole process. The source code in
+NVIDIA's files is read as the text it is.
 """
 
 import collections
@@ -82,8 +84,8 @@ def _nvidia(path: Path) -> dict[str, Tensor]:
     try:
         with open(path, "rb") as file:
             content = _Unpickler(file, path).load()
-    except CheckpointError:
-        raise
+    except CheckpointError as error:
+        raise error if str(path) in str(error) else CheckpointError(f"{path} is not read: {error}") from error
     except Exception as error:  # whatever damaged bytes make of an unpickler
         raise CheckpointError(f"{path} cannot be read as a pickle ({type(error).__name__}: {error})") from error
     network = content
@@ -143,23 +145,45 @@ def _storage(content: bytes) -> Any:
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
 
 
-def _scalar(dtype: np.dtype, content: bytes) -> Any:
-    if dtype.hasobject:
-        raise CheckpointError("a numpy scalar of objects is no part of a generator's checkpoint")
-    return np.frombuffer(content, dtype=dtype)[0]
+def _scalar(dtype: "_DType", content: bytes) -> Any:
+    return np.frombuffer(content, dtype=dtype.made)[0]
 
 
-def _dtype(*arguments: Any) -> np.dtype:
-    """The types of numpy's of numbers and texts; what they are is said in a string."""
-    made = np.dtype(str(arguments[0]))
-    if made.hasobject:
-        raise CheckpointError("a numpy array of objects is no part of a generator's checkpoint")
-    return made
+class _DType:
+    """In the place of numpy's types of numbers and texts: what they are is said in a string."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.made = np.dtype(str(arguments[0]))
+        if self.made.hasobject:
+            raise CheckpointError("a numpy array of objects is no part of a generator's checkpoint")
+
+    def __setstate__(self, state: Any) -> None:
+        """Of numpy's state only the order of bytes is taken: the rest could say that numbers are objects."""
+        if state[1] in ("<", ">"):
+            self.made = self.made.newbyteorder(state[1])
 
 
-_TABLE: dict[tuple[str, str], Callable[..., Any]] = {
+class _Sealed:
+    """What a name stands for: it can be called, and not be changed."""
+
+    __slots__ = ("_call", "_name")
+
+    def __init__(self, name: tuple[str, str], call: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_name", ".".join(name))
+        object.__setattr__(self, "_call", call)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._call(*arguments)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self.__setstate__({name: value})
+
+    def __setstate__(self, state: Any) -> None:
+        raise CheckpointError(f"it changes {self._name}, which no generator's checkpoint does: it is not converted")
+
+
+_CALLED: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
-    ("dnnlib.util", "EasyDict"): _Dictionary,
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("builtins", "set"): set,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
@@ -167,5 +191,11 @@ _TABLE: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch.storage", "_load_from_bytes"): _storage,
     ("torch", "Size"): torch.Size,
     ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy", "dtype"): _dtype,
+    ("numpy", "dtype"): _DType,
+}
+# Subclasses of dict are made by an operation that takes only classes. A state for a class itself fails: its
+# `__setstate__` is no bound method.
+_TABLE = {
+    **{name: _Sealed(name, call) for name, call in _CALLED.items()},
+    ("dnnlib.util", "EasyDict"): _Dictionary,
 }

@@ -9,10 +9,11 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from csd_nerf.images.stylegan.conversion import read_pickled
+from csd_nerf.images.stylegan.conversion import _Dictionary, _Unpickler, read_pickled
 from csd_nerf.images.stylegan.files import flat, load_generator, save_generator
 from csd_nerf.images.stylegan.layouts import CheckpointError, read_generator
 from tests.images.stylegan import formats
@@ -186,6 +187,63 @@ def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path, monkeypatch
         with pytest.raises(CheckpointError, match=said):
             read_pickled(tmp_path / name)
     assert not trace.exists() and not EXECUTED
+
+
+def state_given_to(name: str, slots: bytes) -> bytes:
+    """A pickle that looks a name up and gives it a state as objects with slots have it: (None, slots)."""
+    return b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\nN" + slots + b"\x86b."
+
+
+DEFAULTS = b"}X\x0c\x00\x00\x00__defaults__(K\x01tsX\x01\x00\x00\x00xK\x02s"
+"""{"__defaults__": (1,), "x": 2}"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "torch._utils _rebuild_tensor_v2",
+        "torch._utils _rebuild_parameter",
+        "torch.storage _load_from_bytes",
+        "torch Size",
+        "numpy dtype",
+        "numpy.core.multiarray scalar",
+        "numpy._core.multiarray scalar",
+        "collections OrderedDict",
+        "torch_utils.persistence _reconstruct_persistent_obj",
+        "dnnlib.util EasyDict",
+    ],
+)
+@pytest.mark.parametrize("slots", [True, False])
+def test_a_pickle_cannot_change_what_it_looks_up(tmp_path: Path, name: str, slots: bool) -> None:
+    """Neither torch's functions, for the whole process, nor the table's, for the next file."""
+    rebuild = torch._utils._rebuild_tensor_v2
+    before = (rebuild.__defaults__, dict(vars(rebuild)), dict(vars(_Dictionary)))
+    content = state_given_to(name, DEFAULTS)
+    if not slots:
+        content = content.replace(b"\nN}", b"\n}").replace(b"\x86b.", b"b.")
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.pkl (is not read: it changes|cannot be read as a pickle)") as error:
+        read_pickled(tmp_path / "a.pkl")
+    assert (rebuild.__defaults__, dict(vars(rebuild)), dict(vars(_Dictionary))) == before
+    assert "EasyDict" in name or f"changes {name.replace(' ', '.').replace('_core', 'core')}" in str(error.value)
+    assert not hasattr(torch.Size, "x") and not hasattr(collections.OrderedDict, "x")
+
+
+def test_numpys_numbers_are_read_and_their_types_stay_what_they_say(tmp_path: Path, monkeypatch) -> None:
+    class Disguised:
+        """Eight bytes whose type is changed to a record of two after it was made."""
+
+        def __reduce__(self):
+            fields = {"a": (np.dtype("f4"), 0), "b": (np.dtype("f4"), 4)}
+            return np.dtype, ("V8", False, True), (3, "|", None, ("a", "b"), fields, 8, 1, 0)
+
+    big = np.frombuffer(b"\x40\x00\x00\x00", ">f4")[0]
+    write_nvidia(tmp_path / "a.pkl", formats.nvidia(), monkeypatch, small=np.float32(2), big=big, other=Disguised())
+    assert len(read_pickled(tmp_path / "a.pkl")) == len(formats.nvidia())
+    with open(tmp_path / "a.pkl", "rb") as file:
+        content = _Unpickler(file, tmp_path / "a.pkl").load()
+    assert content["small"] == 2 and content["big"] == 2
+    assert content["other"].made == np.dtype("V8") and content["other"].made.names is None
 
 
 def test_rosinalitys_training_checkpoint_is_converted(tmp_path: Path) -> None:
