@@ -47,6 +47,7 @@ _SETTINGS = (
     "directional",
     "clamp",
     "percentile",
+    "precision",
 )
 
 
@@ -172,4 +173,11 @@ class EditFlags(PriorFlags):
     def asked(self, settings: "EditSettings") -> dict[str, str | int | float | bool | None]:
         """What decides a result, by the names of the flags, for a state to go on from."""
         decided = {name: value for name, value in settings.used().items() if name not in ("steps", "preset")}
-        return {"prior": self.prior, "steps": settings.steps, "seed": self.seed, "negative": self.negative, **decided}
+        return {
+            "prior": self.prior,
+            "precision": self.precision,
+            "steps": settings.steps,
+            "seed": self.seed,
+            "negative": self.negative,
+            **decided,
+        }

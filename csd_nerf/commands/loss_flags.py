@@ -76,6 +76,7 @@ class LossFlags(PriorFlags):
         levels = " ".join(settings.levels)
         return {
             "prior": self.prior,
+            "precision": self.precision,
             "seed": self.seed,
             "negative": self.negative,
             **decided,

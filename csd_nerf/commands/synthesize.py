@@ -1,6 +1,7 @@
 """`csd synthesize`: pictures of a caption, and LDP's Figure 7. Heavy libraries load when it runs, not for its help."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from csd_nerf.images.synthesis_run import Synthesis
 
 _SHEET_CELL = 192
+_RECORD = "synthesis.json"
+_OWN = re.compile(r"(lsd_(fm_)?(kl_)?)?\d+\.png|samples\.png|ablation\.png")
+"""Names that this command gives; a record that was tampered with cannot have others removed."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Synthesize:
     prompt: str = ""
     """The caption, such as "a red mushroom on a meadow, front view"."""
     output: Path = Path("outputs/synthesis")
-    """Folder for the pictures 000.png ..., all of them in samples.png, and what was asked for in synthesis.json."""
+    """Folder for the pictures 000.png ..., all of them in samples.png, and what was asked for in synthesis.json. What
+    an earlier run wrote there goes, and nothing else."""
     samples: int = 1
     """Pictures of the caption."""
     kernel: Literal["rbf", "independent"] = "rbf"
@@ -109,12 +114,14 @@ class Synthesize:
         from csd_nerf.images.picture_files import write_picture
         from csd_nerf.images.writing import contact_sheet, write_atomically
 
+        earlier, written = _written(self.output), []
         begun = -(-result.checkpoint.step // work.settings.steps) or 1
         rows = [(name, list(images)) for name, images in list(zip(result.names, result.images, strict=True))[:begun]]
         for name, images in rows:
             stem = name.lower().replace(" + ", "_") + "_" if name else ""
             for number, image in enumerate(images):
-                write_picture(self.output / f"{stem}{number:03d}.png", image)
+                written.append(f"{stem}{number:03d}.png")
+                write_picture(self.output / written[-1], image)
         sheet = contact_sheet(rows, scale=max(1, _SHEET_CELL // work.prior.size))
         write_atomically(kept, lambda temporary: sheet.save(temporary))
         state, norms = result.checkpoint, {}
@@ -125,10 +132,23 @@ class Synthesize:
                     key: part and {"value": part.value, "gradient norm": part.gradient_norm}
                     for key, part in vars(losses).items()
                 }
-        text = json.dumps({**asked, "steps made": state.step, "losses, last tenth": norms}, indent=1)
-        write_atomically(self.output / "synthesis.json", lambda path: _write_text(path, text))
+        written.append(kept.name)
+        facts = {**asked, "steps made": state.step, "losses, last tenth": norms, "files": written}
+        text = json.dumps(facts, indent=1)
+        write_atomically(self.output / _RECORD, lambda path: _write_text(path, text))
+        for name in earlier - set(written):
+            (self.output / name).unlink(missing_ok=True)
         said = f"{state.network_samples} network samples, {duration(state.seconds)}"
         say(f"{kept} and {sum(len(images) for _, images in rows)} pictures beside it ({said})")
+
+
+def _written(folder: Path) -> set[str]:
+    """Names of what an earlier run wrote there, by its own record."""
+    try:
+        names = json.loads((folder / _RECORD).read_text(encoding="utf-8"))["files"]
+        return {name for name in names if isinstance(name, str) and _OWN.fullmatch(name)}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -31,6 +31,26 @@ def test_it_writes_pictures_a_sheet_and_what_was_asked(tmp_path: Path, capsys) -
     assert "2 pictures of 64 x 64 pixels, 4 steps" in said and "16 network samples" in said and "|gradient| LSD" in said
 
 
+def test_pictures_of_an_earlier_run_go_and_other_files_stay(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+
+    def run(*more: str) -> None:
+        assert main(["synthesize", *TOY, "--steps", "1", "--output", str(folder), *more]) == 0
+
+    run("--samples", "3")
+    for name in ("002_retouched.png", "007.png", "notes.txt", "../x.png"):
+        (folder / name).write_text("of somebody else")
+    own = {"002_retouched.png", "007.png", "notes.txt", "synthesis.json"}
+    run("--samples", "1")
+    assert set(names(folder)) == {"000.png", "samples.png"} | own
+    run("--ablation", "--lambda-fm", "0.1")
+    variants = {f"{name}_000.png" for name in ("lsd", "lsd_fm", "lsd_kl", "lsd_fm_kl")}
+    assert set(names(folder)) == {"ablation.png"} | variants | own
+    (folder / "synthesis.json").write_text(json.dumps({"files": ["ablation.png", "../x.png", "notes.txt", 3]}))
+    run()
+    assert set(names(folder)) == {"000.png", "samples.png"} | variants | own and (tmp_path / "x.png").exists()
+
+
 def test_a_stopped_ablation_goes_on_to_the_same_pictures(tmp_path: Path, monkeypatch, capsys) -> None:
     def run(name: str, *more: str) -> int:
         arguments = ["synthesize", *TOY, "--lambda-fm", "0.1", "--steps", "2", "--ablation", *more]
@@ -45,6 +65,8 @@ def test_a_stopped_ablation_goes_on_to_the_same_pictures(tmp_path: Path, monkeyp
     assert names(tmp_path / "part") == begun
     assert run("part", "--resume", "--seed", "3") == 2
     assert "seed 0 (now 3)" in capsys.readouterr().err.replace("\n", " ")
+    assert run("part", "--resume", "--precision", "bf16") == 2
+    assert "--precision 'auto' (now 'bf16')" in capsys.readouterr().err.replace("\n", " ")
     assert run("part", "--resume") == 0
     assert names(tmp_path / "part") == names(tmp_path / "whole")
     for path in sorted((tmp_path / "whole").glob("*.png")):

@@ -177,6 +177,7 @@ class Adapt:
             "prompt": self.prompt,
             "negative": self.negative,
             "prior": self.prior,
+            "precision": self.precision,
             "seed": self.seed,
             **{f"lambda_{name}": value for name, value in vars(settings.losses).items()},
             **decided,

@@ -23,7 +23,8 @@ _SHOWN = 40
 class TrainToy:
     """Train a small StyleGAN2 on procedural pictures of one kind of thing: 64 pixels, an hour or two of one core.
 
-    Ctrl-C writes the generator as it is; the same command with --resume goes on from there, with more --steps too.
+    Ctrl-C writes the generator as it is; the same command with --resume goes on from there, with more --steps too. So
+    that it can, OUT.resume stays beside a complete OUT, and is never overwritten without --resume.
     """
 
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -73,6 +74,11 @@ class TrainToy:
         for flag, value in (("--pictures", self.pictures), ("--steps", self.steps), ("--batch-size", self.batch_size)):
             if value < 1:
                 raise ValueError(f"{flag} {value}: give at least 1")
+        if not self.resume and checkpoint_path(self.output).is_file():
+            raise ValueError(
+                f"{checkpoint_path(self.output)} is the state of an earlier training, which would be lost: give "
+                "--resume to go on from it, name another OUT, or remove it to start anew"
+            )
         training, asked = self._training(), self._asked()
         before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
         if before is not None:

@@ -34,9 +34,10 @@ def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_pat
     assert "Stopped after step 2 of 4" in capsys.readouterr().err.replace("\n", " ")
     assert run("part.safetensors", "--resume", "--guidance", "3") == 2
     assert "--guidance 7.5 (now 3.0)" in capsys.readouterr().err.replace("\n", " ")
-    assert run("part.safetensors", "--resume", "--train", "all", "--lambda-fm", "1") == 2
+    assert run("part.safetensors", "--resume", "--train", "all", "--lambda-fm", "1", "--precision", "bf16") == 2
     said = capsys.readouterr().err.replace("\n", " ")
     assert "--train 'fusion' (now 'all')" in said and "--lambda-fm 0.0 (now 1.0)" in said
+    assert "--precision 'auto' (now 'bf16')" in said
     assert run("part.safetensors", "--resume") == 0
     whole, part = weights(tmp_path / "whole.safetensors"), weights(tmp_path / "part.safetensors")
     assert all(torch.equal(whole[name], part[name]) for name in whole)

@@ -34,6 +34,11 @@ def test_the_toy_is_trained_stopped_and_trained_on(tmp_path: Path, monkeypatch, 
     assert (tmp_path / "part.pictures.safetensors").is_file() and (tmp_path / "part.png").is_file()
     assert run("part.safetensors", 4, "--resume", "--colours", "blue") == 2
     assert "colours 'red' (now 'blue')" in capsys.readouterr().err.replace("\n", " ")
+    state = (tmp_path / "part.safetensors.resume").read_bytes()
+    assert run("part.safetensors", 4) == 2
+    said = capsys.readouterr().err.replace("\n", "")
+    assert "part.safetensors.resume is the state of an earlier training" in said and "give --resume" in said
+    assert (tmp_path / "part.safetensors.resume").read_bytes() == state
     assert run("part.safetensors", 4, "--resume") == 0
     whole, part = weights(tmp_path / "whole.safetensors"), weights(tmp_path / "part.safetensors")
     assert all(torch.equal(whole[name], part[name]) for name in whole)

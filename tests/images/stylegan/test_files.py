@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._utils import _rebuild_tensor_v2
 
 from csd_nerf.images.stylegan.conversion import _Dictionary, _Unpickler, read_pickled
 from csd_nerf.images.stylegan.files import flat, load_generator, save_generator
@@ -216,7 +217,7 @@ DEFAULTS = b"}X\x0c\x00\x00\x00__defaults__(K\x01tsX\x01\x00\x00\x00xK\x02s"
 @pytest.mark.parametrize("slots", [True, False])
 def test_a_pickle_cannot_change_what_it_looks_up(tmp_path: Path, name: str, slots: bool) -> None:
     """Neither torch's functions, for the whole process, nor the table's, for the next file."""
-    rebuild = torch._utils._rebuild_tensor_v2
+    rebuild = _rebuild_tensor_v2
     before = (rebuild.__defaults__, dict(vars(rebuild)), dict(vars(_Dictionary)))
     content = state_given_to(name, DEFAULTS)
     if not slots:
