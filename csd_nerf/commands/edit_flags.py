@@ -44,6 +44,7 @@ _SETTINGS = (
     "stride",
     "temporal",
     "preset",
+    "precision",
     "directional",
     "clamp",
     "percentile",
@@ -175,9 +176,19 @@ class EditFlags(PriorFlags):
         decided = {name: value for name, value in settings.used().items() if name not in ("steps", "preset")}
         return {
             "prior": self.prior,
-            "precision": self.precision,
+            "precision": self._chosen_precision(),
             "steps": settings.steps,
             "seed": self.seed,
             "negative": self.negative,
             **decided,
         }
+
+    def _chosen_precision(self) -> str:
+        """What `auto` comes to on this machine."""
+        import torch
+
+        from csd_nerf.priors import edit_precision
+
+        chosen = edit_precision(self.precision, self.device)
+        cuda = torch.cuda.is_available() if self.device == "auto" else self.device.startswith("cuda")
+        return chosen if chosen != "auto" else "fp16" if cuda else "fp32"

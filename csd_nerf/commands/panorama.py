@@ -144,7 +144,9 @@ class Panorama:
 
     def _asked(self, edit: "PanoramaEdit", regions: "list[Region]") -> dict[str, Any]:
         """What decides the result, in words."""
-        digest = hashlib.sha256(self.input.read_bytes())
+        from csd_nerf.images.checkpoint import content_digest
+
+        digest = hashlib.sha256(content_digest([self.input]).encode())
         for region in regions:
             digest.update(repr((region.prompt, region.box)).encode())
             if region.mask is not None:
@@ -154,6 +156,7 @@ class Panorama:
             "prompt": self.prompt,
             "editor": self.editor,
             "patches": len(edit.targets.corners),
+            "stride": edit.layout.stride,
             "wrap": self.wrap,
             **self.flags.asked(edit.settings),
         }

@@ -1,6 +1,5 @@
 """`csd video`: edit a video or a folder of frames. Heavy libraries load when it runs, not for its help."""
 
-import shutil
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,6 +59,7 @@ class Video:
 
     def _run(self) -> int:
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.video import remove_latents
         from csd_nerf.images.video_writing import write_video_like
 
         video, settings, prior = self._checked()
@@ -83,7 +83,8 @@ class Video:
                 else:
                     deque(pictures, maxlen=0)  # the processes decode them together
         finally:
-            shutil.rmtree(self._folder(), ignore_errors=True)
+            if self.latents == "disk":
+                remove_latents(self._folder())
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
         return conclude(self.output, state, settings.steps, complete, failure)
 
@@ -116,6 +117,7 @@ class Video:
             settings = replace(settings, steps=steps)
         if not going_on:
             check_video_output(self.output, video)
+        self._check_folder()
         prior = self.flags.load(needs_image=self.editor != "dds")
         check_video(prior, self.prompt, settings, self.temporal)
         return video, settings, prior
@@ -149,10 +151,27 @@ class Video:
     def _folder(self) -> Path:
         return self.output.with_name(f"{self.output.name}.latents{f'.{RANK}' if RANK else ''}")
 
+    def _check_folder(self) -> None:
+        """Latents of a process that was killed are overwritten; what else the folder holds is somebody's."""
+        from csd_nerf.images.video import LATENT_FILES
+
+        folder = self._folder()
+        if self.latents == "disk" and folder.exists():
+            others = [] if not folder.is_dir() else [path for path in folder.iterdir() if path.name not in LATENT_FILES]
+            if others or not folder.is_dir():
+                raise ValueError(
+                    f"--latents disk needs {folder} for itself, which is there already"
+                    + (f" with {others[0].name} in it" if others else "")
+                    + ": move it away, or give another OUT"
+                )
+
     def _asked(self, video: "VideoSource", settings: Any) -> dict[str, Any]:
         """What decides the result, in words."""
+        from csd_nerf.images.checkpoint import content_digest
+
+        digest = content_digest(video.files or [video.path])
         return {
-            "frames": f"{video.count} of {video.width} x {video.height} from {self.input.name}",
+            "frames": f"{video.count} of {video.width} x {video.height} from {self.input.name}, {digest}",
             "range": self.frames,
             "prompt": self.prompt,
             "temporal": self.temporal,

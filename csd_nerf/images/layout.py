@@ -34,6 +34,8 @@ class PanoramaLayout:
     """Of which the padded sides are, in pixels."""
     size: tuple[int, int]
     """Height and width of the canvas, in latent pixels."""
+    stride: int
+    """Distance of neighbouring patches, in latent pixels."""
 
     @property
     def patches(self) -> int:
@@ -81,7 +83,7 @@ def panorama_layout(
     corners = patch_corners(*size, (patch, patch), apart, wrap)
     if even:
         corners = _evened(corners, size, patch, patch // apart - 1, wrap)
-    return PanoramaLayout(crop, corners, patch, multiple, size)
+    return PanoramaLayout(crop, corners, patch, multiple, size, apart)
 
 
 def _evened(

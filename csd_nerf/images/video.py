@@ -10,6 +10,7 @@ decoded and enlarged again: neither memory nor the network ever sees more than a
 main memory, or in files.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -33,6 +34,8 @@ VideoEditor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p
 """CSD-Edit and its ablations, Delta Denoising Score, and each frame by itself with InstructPix2Pix."""
 DEFAULT_SETTINGS = EditSettings(batch_size=BATCH_SIZE)
 """The corrected preset."""
+LATENT_FILES = ("source.f32", "image.f32", "current.f32")
+"""What `latents_in` may come to hold."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,14 @@ def prepare_video(
     current = None if allocate is None else allocate("current", tuple(encoded.source.shape))
     seconds = torch.tensor([float(time) for time in times])
     return VideoEdit(prior, settings, targets, generator, seconds, temporal, current)
+
+
+def remove_latents(folder: Path) -> None:
+    """Remove the files that `latents_in` made, and the folder if nothing else is in it."""
+    for name in LATENT_FILES:
+        (folder / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it is not there, or not empty
+        folder.rmdir()
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,27 @@ def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path
     assert "there is no" in capsys.readouterr().err
 
 
+def test_an_edit_goes_on_with_the_same_input_alone(tmp_path: Path, monkeypatch, capsys) -> None:
+    source = picture(tmp_path / "in.png")
+
+    def run(*more: str) -> int:
+        flags = ["--prompt", "make it night", *TOY, "--precision", "fp32", "--stride", "9", *more]
+        return main(["panorama", str(source), str(tmp_path / "out.png"), *flags])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(2))
+        assert run() == 130
+    for other, said in (
+        (["--stride", "10"], "--stride 9 (now 10)"),
+        (["--precision", "bf16"], "--precision 'fp32' (now 'bf16')"),
+    ):
+        assert run("--resume", *other) == 2
+        assert said in capsys.readouterr().err.replace("\n", " ")
+    Image.fromarray(255 - pixels(source)).save(source)
+    assert run("--resume") == 2
+    assert "picture and regions" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_what_could_not_be_written_is_written_with_resume(tmp_path: Path, monkeypatch, capsys) -> None:
     source = picture(tmp_path / "in.png")
 

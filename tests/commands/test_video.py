@@ -78,6 +78,30 @@ def test_a_stopped_edit_has_a_video_and_goes_on_to_the_same_end(tmp_path: Path, 
     assert content("part") == content("whole") and not (tmp_path / f"part{suffix}.resume").exists()
 
 
+def test_another_video_of_the_same_name_and_size_is_not_gone_on_with(tmp_path: Path, monkeypatch, capsys) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(4))
+    arguments = ["video", str(source), str(tmp_path / "out.mp4"), "--prompt", "make it night", *TOY]
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(2))
+        assert main(arguments) == 130
+    write_clip(source, [255 - frame for frame in noise(4)])
+    assert main([*arguments, "--resume"]) == 2
+    assert "was begun with frames '4 of 48 x 32 from in.mp4, " in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_somebodys_folder_beside_the_output_stays(tmp_path: Path, capsys) -> None:
+    source, folder = write_clip(tmp_path / "in.mp4", noise(2)), tmp_path / "out.mp4.latents"
+    folder.mkdir()
+    (folder / "precious").write_text("mine")
+    arguments = ["video", str(source), str(tmp_path / "out.mp4"), "--prompt", "make it night", *TOY]
+    assert main([*arguments, "--latents", "disk"]) == 2
+    assert "out.mp4.latents for itself, which is there already with precious in it" in capsys.readouterr().err
+    assert main(arguments) == 0 and (folder / "precious").read_text() == "mine"
+    (folder / "precious").unlink()
+    (folder / "source.f32").write_bytes(b"left by a process that was killed")
+    assert main([*arguments, "--latents", "disk"]) == 0 and not folder.exists()
+
+
 TERMINATED = """
 import os, signal, sys
 from contextlib import contextmanager

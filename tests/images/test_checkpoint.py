@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, load_checkpoint, save_checkpoint
+from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, content_digest, load_checkpoint, save_checkpoint
 
 ASKED = {"prompt": "make it red", "steps": 200, "lr": 0.5, "wrap": False, "temporal": None}
 
@@ -78,3 +78,22 @@ def test_what_is_no_state_is_said(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "a.resume")
     with pytest.raises(ValueError, match="is no state of a stopped edit"):
         load_checkpoint(tmp_path / "a.resume", {})
+
+
+def test_files_are_known_by_their_content_large_ones_by_parts_of_it(tmp_path: Path, monkeypatch) -> None:
+    file, other = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    content = bytes(range(256)) * 8192
+    for size in (1 << 30, 1 << 17):  # all of it is read, or an eighteenth
+        monkeypatch.setattr("csd_nerf.images.checkpoint._READ_FOR_DIGEST", size)
+        file.write_bytes(content)
+        other.write_bytes(content)
+        known = content_digest([file])
+        assert known == content_digest([other]) and content_digest([file, other]) != content_digest([file])
+        for changed in (content + b"x", content[:-1] + b"x", b"x" + content[1:], bytes(len(content))):
+            other.write_bytes(changed)
+            assert content_digest([other]) != known
+    middle = bytearray(content)
+    middle[1 << 20] ^= 1
+    monkeypatch.setattr("csd_nerf.images.checkpoint._READ_FOR_DIGEST", 1 << 30)
+    other.write_bytes(middle)
+    assert content_digest([other]) != content_digest([file])
