@@ -16,6 +16,7 @@ from csd_nerf.distill.editing import (
 from csd_nerf.distill.editors import EDITORS, Editor, EditorParts
 from csd_nerf.distill.guidance import GuidanceInterval, ImageGuidance, ImageTextGuidance, JointGuidance, TextGuidance
 from csd_nerf.distill.kernels import (
+    EmbeddingKernel,
     FeatureKernel,
     IndependentKernel,
     RBFKernel,
@@ -75,6 +76,7 @@ __all__ = [
     "EditorParts",
     "Estimate",
     "FeatureDecoder",
+    "EmbeddingKernel",
     "FeatureKernel",
     "FreeLatents",
     "GivenKernel",

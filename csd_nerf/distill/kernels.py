@@ -212,3 +212,41 @@ class FeatureKernel:
         if n > 1:
             squared[i, j] = squared[j, i] = self.distance(particles[i], particles[j]).to(squared).square()
         return squared
+
+
+@dataclass(frozen=True)
+class EmbeddingKernel:
+    """The `FeatureKernel` of a distance that is a squared Euclidean one of features, as LPIPS is.
+
+        d(x, y) = |phi(x) - phi(y)|^2     k(x, y) = exp(-d(x, y)^2 / h)
+        repulsion_i = sum_j J_j^T dk_ji / dphi_j,    dk_ji / dphi_j = -4 d_ji k_ji / h (phi_j - phi_i)
+
+    with J_j the derivatives of phi at x_j. The numbers are those of `FeatureKernel`, but the network sees each particle
+    once instead of once for each of its pairs; backwards it is n times n rows, since each i has derivatives of its own.
+    """
+
+    embed: Callable[[Tensor], Tensor]
+    """phi: from particles (n ...) to features (n d), differentiable, row by row."""
+    bandwidth: Callable[[Tensor], Tensor] = median_bandwidth
+    """From squared distances (n n) to h."""
+
+    def __call__(self, particles: Float[Tensor, "n ..."]) -> tuple[Float[Tensor, "n n"], Float[Tensor, "n ..."]]:
+        """Gram matrix and repulsion, float32 at least."""
+        particles = at_least_float32(particles)
+        with torch.enable_grad():
+            x = particles.detach().requires_grad_(True)
+            attached = self.embed(x)
+        features = attached.detach().to(particles)
+        distances = pairwise_squared_distances(features)
+        squared = distances.square()
+        h, repulsion = self.bandwidth(squared), torch.zeros_like(particles)
+        if h == 0:
+            return (squared == 0).to(particles), repulsion
+        gram = torch.exp(-squared / h)
+        pull = -4 / h * distances * gram
+        for i in range(len(particles)):
+            if pull[:, i].any():
+                into = (pull[:, i, None] * (features - features[i])).to(attached)
+                (gradient,) = torch.autograd.grad(attached, x, into, retain_graph=True)
+                repulsion[i] = gradient.sum(dim=0)
+        return gram, repulsion

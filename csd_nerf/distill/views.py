@@ -18,8 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csd_nerf.distill.distiller import Distiller, check_finite
-from csd_nerf.distill.kernels import FeatureKernel
-from csd_nerf.distill.types import Distillation, Target
+from csd_nerf.distill.types import Distillation, Kernel, Target
 
 KERNEL_SIZE = 64
 """Pixels along a side at which LPIPS compares views (CSD D.2)."""
@@ -52,7 +51,7 @@ class ViewDistiller:
     """A distiller whose kernel may compare the pictures instead of the particles."""
 
     distiller: Distiller
-    between_pictures: FeatureKernel | None = None
+    between_pictures: Kernel | None = None
     """Takes the place of the distiller's kernel; sees pictures in [0, 1] at `KERNEL_SIZE` pixels."""
 
     def __call__(

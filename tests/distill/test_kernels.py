@@ -8,6 +8,7 @@ from torch import Tensor
 
 from csd_nerf.bench.allocations import TensorMemory
 from csd_nerf.distill import (
+    EmbeddingKernel,
     FeatureKernel,
     IndependentKernel,
     RBFKernel,
@@ -60,7 +61,13 @@ def rooted_distance(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).flatten(1).square().sum(dim=1).sqrt()
 
 
-@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance), IndependentKernel()])
+def flattened(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+@pytest.mark.parametrize(
+    "kernel", [RBFKernel(), FeatureKernel(rooted_distance), EmbeddingKernel(flattened), IndependentKernel()]
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_particles_give_float32_kernels(kernel, dtype) -> None:
     half = (random_particles(4, shape=(4, 64, 64)) * 100).to(dtype)
@@ -96,6 +103,26 @@ def test_feature_kernel_owns_its_repulsion() -> None:
     assert (shortcut - repulsion).norm() > 0.05 * repulsion.norm()
 
 
+@pytest.mark.parametrize("copies", [False, True])
+def test_embedding_kernel_is_the_feature_kernel_of_its_distance(copies: bool) -> None:
+    weight = torch.randn((6, 60), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    seen = []
+
+    def embed(x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return torch.tanh(x.flatten(1) @ weight.T)
+
+    particles = random_particles(5) * 0.2
+    if copies:
+        particles[3] = particles[1]
+    ours = EmbeddingKernel(embed)(particles)
+    assert seen == [5], "each particle is embedded once"
+    pairwise = FeatureKernel(lambda x, y: (embed(x) - embed(y)).square().sum(dim=1))(particles)
+    for got, expected in zip(ours, pairwise, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+    assert ours[1].norm() > 0
+
+
 def test_feature_kernel_with_squared_distance_equals_rbf() -> None:
     particles = random_particles(5)
     for ours, expected in zip(
@@ -119,7 +146,7 @@ def test_one_particle_is_alone(kernel) -> None:
     assert not repulsion.any()
 
 
-@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance)])
+@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance), EmbeddingKernel(flattened)])
 def test_coinciding_particles_are_equal_not_nan(kernel) -> None:
     particles = random_particles(1).expand(4, -1, -1, -1).clone()
     gram, repulsion = kernel(particles)
@@ -172,7 +199,7 @@ def test_distances_of_close_particles_keep_their_digits() -> None:
     torch.testing.assert_close(squared[0, 1], torch.tensor(3e-3), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance)])
+@pytest.mark.parametrize("kernel", [RBFKernel(), FeatureKernel(rooted_distance), EmbeddingKernel(flattened)])
 def test_distances_that_are_not_finite_are_not_hidden(kernel) -> None:
     particles = random_particles(3).float()
     particles[1] = 1e30

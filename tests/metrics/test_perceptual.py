@@ -105,3 +105,18 @@ def test_package_carries_the_weights():
     import stlpips_pytorch
 
     assert (Path(stlpips_pytorch.__path__[0]) / "weights/vST0.0/alex_shift_tolerant.pth").is_file()
+
+
+@pytest.mark.parametrize("kind", ["st-lpips", "lpips"])
+def test_the_distance_is_that_of_features(kind: str, monkeypatch: pytest.MonkeyPatch):
+    """Also of LPIPS itself, whose weights for AlexNet's levels are in its package; AlexNet is random here."""
+    import lpips
+
+    monkeypatch.setattr(module, "load_lpips", lambda: lpips.LPIPS(net="alex", pnet_rand=True, verbose=False))
+    network = module.load_perceptual_network(kind)
+    pictures = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    features = network.embed(pictures)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        expected = network.distance(pictures[i : i + 1], pictures[j : j + 1])[0]
+        torch.testing.assert_close((features[i] - features[j]).square().sum(), expected, rtol=1e-4, atol=1e-7)
+        assert expected > 0.01

@@ -14,7 +14,7 @@ from torch import Tensor
 from csd_nerf.distill.baselines import InjectedNoise
 from csd_nerf.distill.distiller import Distiller
 from csd_nerf.distill.guidance import TextGuidance
-from csd_nerf.distill.kernels import FeatureKernel, IndependentKernel, RBFKernel
+from csd_nerf.distill.kernels import IndependentKernel, RBFKernel
 from csd_nerf.distill.noise import IndependentNoise, SharedNoise
 from csd_nerf.distill.types import Kernel, Target, ViewPrior
 from csd_nerf.distill.views import ViewDistiller, surrogate
@@ -63,7 +63,7 @@ class ViewGuide:
 
     prior: ViewPrior
     config: GenerationPipelineConfig
-    between_pictures: FeatureKernel | None = None
+    between_pictures: Kernel | None = None
     """LPIPS between views, where the configuration's kernel is lpips."""
 
     def __call__(

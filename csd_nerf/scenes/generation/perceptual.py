@@ -3,15 +3,13 @@
 import socket
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
-from csd_nerf.distill.kernels import FeatureKernel
+from csd_nerf.distill.kernels import EmbeddingKernel
 from csd_nerf.scenes.compatibility import DOWNLOAD_TIMEOUT
 from csd_nerf.scenes.terminal import say
 
 
-def perceptual_kernel(device: torch.device) -> FeatureKernel:
+def perceptual_kernel(device: torch.device) -> EmbeddingKernel:
     """The kernel `exp(-LPIPS(x, y)^2 / h)`, h = med^2 / log N; with ST-LPIPS where LPIPS cannot be had, and said."""
     from csd_nerf.perceptual_networks import load_perceptual_network
 
@@ -23,8 +21,4 @@ def perceptual_kernel(device: torch.device) -> FeatureKernel:
         socket.setdefaulttimeout(timeout)
     if network.name != "LPIPS":
         say(f"The kernel between views compares them by {network.name} ({network.note}).")
-
-    def distance(one: Float[Tensor, "m 3 h w"], other: Float[Tensor, "m 3 h w"]) -> Float[Tensor, " m"]:
-        return network.distance(one, other)
-
-    return FeatureKernel(distance)
+    return EmbeddingKernel(network.embed)
