@@ -44,7 +44,6 @@ _SETTINGS = (
     "stride",
     "temporal",
     "preset",
-    "precision",
     "directional",
     "clamp",
     "percentile",

@@ -38,7 +38,9 @@ class Panorama:
     prompt: str = ""
     """The instruction, such as "make it night"; with regions, for all that none of them covers."""
     region: Annotated[Pairs, tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1 PROMPT")] = ()
-    """An instruction for a box, in pixels or percent: --region 0,0,50%,100% "make it snow". Any number of times."""
+    """An instruction for a box, in pixels or percent: --region 0,0,50%,100% "make it snow". Any number of times.
+    Without --prompt the rest stays as it is; with editors that subtract no estimate of the source (random-noise, sds)
+    or sample, only what is a patch's width away from every region does."""
     mask: Annotated[Pairs, tyro.conf.UseAppendAction, tyro.conf.arg(metavar="FILE PROMPT")] = ()
     """An instruction for what is white in a picture of the same size. Any number of times."""
     editor: Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p-patches", "multidiffusion"] = "csd-edit"
@@ -140,7 +142,7 @@ class Panorama:
         from csd_nerf.images.regions import Region, parse_box, read_mask
 
         boxes = [Region(prompt, box=parse_box(box, width, height)) for box, prompt in self.region]
-        return boxes + [Region(prompt, mask=read_mask(Path(file))) for file, prompt in self.mask]
+        return boxes + [Region(prompt, mask=read_mask(Path(file)), origin=file) for file, prompt in self.mask]
 
     def _asked(self, edit: "PanoramaEdit", regions: "list[Region]") -> dict[str, Any]:
         """What decides the result, in words."""

@@ -190,7 +190,8 @@ def prepare(
     asked, weights, corners = (prompt,), None, layout.corners
     if regions:
         # Without an instruction for the rest its estimate must be the baseline's, so that it cancels.
-        asked = composed_prompts(regions, prompt if prompt.strip() else negative)
+        unchanged = full.source_prompt if full.parts.text_only and full.baseline == "source" else negative
+        asked = composed_prompts(regions, prompt if prompt.strip() else unchanged)
         weights = region_weights(regions, corners, (layout.patch, layout.patch), prior.factor, layout.crop)
         if not prompt.strip():
             active = ~untouched(weights)

@@ -64,15 +64,8 @@ def read_picture(path: Path) -> Picture:
     Raises `ValueError` that names the file for one that is missing, a folder, empty, cut short, no picture, a video, an
     animation, of more than `MOST_PIXELS`, or of more than 16 bits a channel.
     """
-    _check_readable(path)
-    try:
-        with _opened(path) as opened:
-            _check_still(path, opened)
-            if _is_deep(opened) or _is_lying_tiff(opened):
-                return _deep(path, opened)
-            return _shallow(opened)
-    except (OSError, SyntaxError, EOFError) as error:
-        raise ValueError(_unreadable(path, error)) from error
+    with opened_picture(path) as opened:
+        return _deep(path, opened) if _is_deep(opened) or _is_lying_tiff(opened) else _shallow(opened)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -80,16 +73,30 @@ def picture_size(path: Path) -> tuple[int, int]:
 
     Raises `ValueError` as `read_picture`, as far as the header tells.
     """
+    with opened_picture(path) as opened:
+        # Of a TIFF, some versions of Pillow turn the size and keep the orientation.
+        tags = getattr(opened, "tag_v2", {})
+        width, height = tags.get(_WIDTH, opened.size[0]), tags.get(_HEIGHT, opened.size[1])
+        return (width, height) if _orientation(opened) > 4 else (height, width)
+
+
+@contextlib.contextmanager
+def opened_picture(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """Pillow's picture, opened and perhaps not decoded yet; raises `ValueError` as `read_picture`.
+
+    Pillow's own guard against huge pictures stops at a size that panoramas have.
+    """
     _check_readable(path)
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
     try:
-        with _opened(path) as opened:
+        with Image.open(path) as opened:
             _check_still(path, opened)
-            # Of a TIFF, some versions of Pillow turn the size and keep the orientation.
-            tags = getattr(opened, "tag_v2", {})
-            width, height = tags.get(_WIDTH, opened.size[0]), tags.get(_HEIGHT, opened.size[1])
-            return (width, height) if _orientation(opened) > 4 else (height, width)
+            yield opened
     except (OSError, SyntaxError, EOFError) as error:
         raise ValueError(_unreadable(path, error)) from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def write_picture(
@@ -182,18 +189,6 @@ def _check_readable(path: Path) -> None:
         raise ValueError(f"{path} is a folder: give one picture in it, or use `csd video` for a folder of frames")
     if path.is_file() and path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes): give a picture")
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[ImageFile.ImageFile]:
-    """Pillow's guard against huge pictures stops at a size that panoramas have; `_check_still` has its own."""
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with Image.open(path) as opened:
-            yield opened
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _check_still(path: Path, opened: ImageFile.ImageFile) -> None:

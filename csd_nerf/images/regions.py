@@ -5,9 +5,11 @@ A patch i of the canvas is edited by the mean of its prompts' noise estimates, w
     alpha_k,i proportional to the overlap of patch i and region k,    sum_k alpha_k,i = 1.
 
 Row 0 of the weights is everything else: a pixel p that the regions cover by c_k(p) in [0, 1] leaves max(0, 1 -
-sum_k c_k(p)) to it. That share belongs to the base prompt or, where there is none, to the empty prompt, which changes
-nothing: a patch that is half covered is then edited half as strongly. Padding belongs to nobody, and the columns that
-a canvas which wraps around repeats belong to whom the originals belong.
+sum_k c_k(p)) to it. That share belongs to the base prompt or, where there is none, to the prompt of the baseline (the
+empty one, or with text guidance alone the source's caption), which changes nothing: a patch that is half covered is
+then edited half as strongly. That is so where the source's estimate is subtracted; the injected noise cancels with
+nothing, and the rest of a patch that a region touches drifts. Padding belongs to nobody, and the columns that a canvas
+which wraps around repeats belong to whom the originals belong.
 """
 
 import re
@@ -18,10 +20,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from PIL import Image, ImageOps
+from PIL import ImageOps
 from torch import Tensor
 
 from csd_nerf.images.patches import Crop, cut
+from csd_nerf.images.picture_files import opened_picture
 
 ROUNDING = 1e-6
 """Shares of a patch below this are rounding errors of masks; as zeros they cost no network samples."""
@@ -48,10 +51,13 @@ class Region:
         if (self.box is None) == (self.mask is None):
             raise ValueError(f"--region {self.prompt!r}: give either a box or a mask")
         if self.mask is not None and not ((self.mask >= 0) & (self.mask <= 1)).all():
-            raise ValueError(f"{self._mask_name}: its values must lie in [0, 1]")
+            raise ValueError(f"{self.name}: its values must lie in [0, 1]")
 
     @property
-    def _mask_name(self) -> str:
+    def name(self) -> str:
+        """What it is called in messages."""
+        if self.mask is None:
+            return f"--region of {self.prompt!r}"
         return f"--mask of {self.prompt!r}" if self.origin is None else f"--mask {self.origin!r} of {self.prompt!r}"
 
     def coverage(self, height: int, width: int) -> Float[Tensor, "H W"]:
@@ -67,11 +73,11 @@ class Region:
             return covered
         if self.mask.shape != (height, width):
             raise ValueError(
-                f"{self._mask_name} has {self.mask.shape[1]} x {self.mask.shape[0]} pixels, but the picture "
+                f"{self.name} has {self.mask.shape[1]} x {self.mask.shape[0]} pixels, but the picture "
                 f"has {width} x {height}: give a mask of the picture's size"
             )
         if not self.mask.any():
-            raise ValueError(f"{self._mask_name} is empty: at least one pixel must not be black (or clear)")
+            raise ValueError(f"{self.name} is empty: at least one pixel must not be black (or clear)")
         return self.mask.detach().float().cpu()
 
 
@@ -112,11 +118,18 @@ def _clip(box: tuple[int, int, int, int], width: int, height: int, name: str) ->
 def read_mask(path: Path) -> Float[Tensor, "H W"]:
     """A mask file in [0, 1]: its opacity if it is not opaque everywhere, otherwise its luminance; 8 or 16 bits.
 
-    Raises `ValueError` that names the file if it cannot be read.
+    Numbers in floating point (TIFF) are taken as they are. Raises `ValueError` that names the file if it cannot be read
+    as a picture of at most `picture_files.MOST_PIXELS`, and for such numbers outside [0, 1].
     """
     try:
-        with Image.open(path) as opened:
+        with opened_picture(path) as opened:
             picture = ImageOps.exif_transpose(opened)
+            if picture.mode.startswith("F"):
+                values = np.asarray(picture).astype(np.float32)
+                if not ((values >= 0) & (values <= 1)).all():
+                    least, most = values.min(), values.max()
+                    raise ValueError(f"{path} has values from {least:g} to {most:g}: give a mask of 0 (out) to 1 (in)")
+                return torch.from_numpy(values)
             if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to 8 instead of scaling
                 return torch.from_numpy(np.asarray(picture).astype(np.float32) / 65535).clamp(0, 1)
             if picture.has_transparency_data:
@@ -124,15 +137,15 @@ def read_mask(path: Path) -> Float[Tensor, "H W"]:
                 if opacity.min() < 255:
                     return torch.from_numpy(opacity.astype(np.float32) / 255)
             return torch.from_numpy(np.asarray(picture.convert("L")).astype(np.float32) / 255)
-    except OSError as error:
-        raise ValueError(f"--mask {path} cannot be read as a picture: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"--mask {error}") from error
 
 
 def composed_prompts(regions: Sequence[Region], base_prompt: str | None = None) -> tuple[str, ...]:
     """The prompts in the order of `region_weights`: base prompt, then the regions'.
 
-    Without a base prompt the first is "". Encode it as the *null* text of the edit, so with the negative prompt if
-    there is one: only then is it exactly 'no change'.
+    Without a base prompt the first is "". Encode it as the baseline's text of the edit: the *null* text, so with the
+    negative prompt if there is one, or the source's caption. Only then is it exactly 'no change'.
     """
     return (base_prompt or "", *(region.prompt for region in regions))
 
@@ -152,7 +165,7 @@ def region_weights(
         factor: Pixels per latent pixel.
         crop: How the picture lies in the padded one that was encoded, and whether it wraps around.
 
-    Raises `ValueError` for regions that do not fit the picture.
+    Raises `ValueError` for regions that do not fit the picture, or are too faint or too small to count in any patch.
     """
     covered = torch.zeros(crop.height, crop.width)
     areas = []
@@ -165,6 +178,12 @@ def region_weights(
     shares[0, shares.sum(dim=0) == 0] = 1
     shares = shares / shares.sum(dim=0)
     shares[shares < ROUNDING] = 0
+    for region, row in zip(regions, shares[1:], strict=True):
+        if not row.any():
+            raise ValueError(
+                f"{region.name} covers less than a millionth of every patch that it touches, which counts as nothing: "
+                "give a brighter or a larger one"
+            )
     return (shares / shares.sum(dim=0)).float()
 
 

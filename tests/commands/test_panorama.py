@@ -174,6 +174,8 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
         (["--region", "1,2,3", "x"], "--region '1,2,3' is no box"),
         (["--region", "200,0,300,50", "x"], "lies outside the picture of 90 x 66"),
         (["--mask", "MASK", "x"], "90 x 66"),
+        (["--mask", "BLACK", "x"], "black.png' of 'x' is empty"),
+        (["--mask", "FAINT", "x"], "faint.png' of 'x' covers less than a millionth"),
         (["--prompt", "x", "--editor", "multidiffusion", "--noise", "canvas"], "--noise has no meaning"),
         (["--prompt", "x", "--editor", "ip2p-patches", "--resume"], "leave the flag out"),
         (["--prompt", "x", "--stride", "17"], "--stride 17"),
@@ -185,7 +187,13 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
 def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
     source = picture(tmp_path / "in.png")
     Image.new("L", (50, 40), 255).save(tmp_path / "mask.png")
-    arguments = [str(tmp_path / "mask.png") if one == "MASK" else one for one in arguments]
+    Image.new("L", (90, 66), 0).save(tmp_path / "black.png")
+    faint = np.zeros((66, 90), np.uint8)
+    faint[5, 5] = 1
+    Image.fromarray(faint).save(tmp_path / "faint.png")
+    arguments = [
+        str(tmp_path / f"{one.lower()}.png") if one in ("MASK", "BLACK", "FAINT") else one for one in arguments
+    ]
     assert main(["panorama", str(source), str(tmp_path / "out.png"), "--prior", "toy", *arguments]) == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out.png").exists()

@@ -86,6 +86,27 @@ def test_what_no_region_concerns_is_not_touched_and_not_paid_for() -> None:
     assert result.patches < whole.patches
 
 
+@pytest.mark.parametrize(
+    ("editor", "settings", "prompt"),
+    [
+        ("dds", replace(SETTINGS, source_prompt="a red cube"), "a red cube"),
+        ("no-svgd", SETTINGS, "all but grey"),
+    ],
+)
+def test_an_instruction_that_says_what_the_baseline_says_changes_nothing(editor, settings, prompt: str) -> None:
+    """The rest of a patch that a region touches is edited by that instruction."""
+    prior, source = FormulaPrior(), picture(8, 24)
+
+    def changed(words: str) -> float:
+        result = edit_panorama(
+            prior, source, regions=[Region(words, box=(0, 0, 4, 8))], negative_prompt="all but grey",
+            editor=editor, settings=settings, stride=2,
+        )  # fmt: skip
+        return float((result.checkpoint.latents - prior.encode(source[None])[0]).abs().max())
+
+    assert changed(prompt) < 1e-5 and changed("a blue cube") > 1e-3
+
+
 def test_two_regions_and_the_rest_get_their_own_instructions() -> None:
     """Without the kernel, what only patches inside a region show is as if its instruction were the only one."""
     source = picture(16, 64)

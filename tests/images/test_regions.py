@@ -192,6 +192,8 @@ def test_masks_are_read_by_opacity_or_luminance(tmp_path: Path) -> None:
     for name, picture in pictures.items():
         picture.save(tmp_path / f"{name}.png")
         torch.testing.assert_close(read_mask(tmp_path / f"{name}.png"), wanted, msg=name)
+    Image.fromarray(grey.astype(np.float32) / 255).save(tmp_path / "float.tiff")
+    torch.testing.assert_close(read_mask(tmp_path / "float.tiff"), wanted)
     Image.fromarray(grey > 100).save(tmp_path / "bits.png")
     assert read_mask(tmp_path / "bits.png").tolist() == [[0, 0], [1, 1]]
 
@@ -202,3 +204,33 @@ def test_a_mask_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(ValueError, match="--mask .*text.png"):
         read_mask(tmp_path / "text.png")
+    Image.fromarray(np.array([[0.0, 255.0]], np.float32)).save(tmp_path / "levels.tiff")
+    with pytest.raises(ValueError, match=r"--mask .*levels\.tiff has values from 0 to 255"):
+        read_mask(tmp_path / "levels.tiff")
+    noise = (torch.rand(72, 72, generator=torch.Generator().manual_seed(0)) * 255).byte().numpy()
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    content = bytearray((tmp_path / "whole.png").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "damaged.png").write_bytes(content)
+    with pytest.raises(ValueError, match=r"--mask .*damaged\.png cannot be read"):
+        read_mask(tmp_path / "damaged.png")
+
+
+def test_masks_may_be_as_large_as_pictures(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)  # Pillow refuses pictures of twice that
+    Image.fromarray(np.full((20, 20), 255, np.uint8)).save(tmp_path / "large.png")
+    assert read_mask(tmp_path / "large.png").shape == (20, 20) and Image.MAX_IMAGE_PIXELS == 50
+    monkeypatch.setattr("csd_nerf.images.picture_files.MOST_PIXELS", 399)
+    with pytest.raises(ValueError, match=r"--mask .*large\.png has 20 x 20 pixels, more than 399"):
+        read_mask(tmp_path / "large.png")
+
+
+def test_a_region_that_counts_in_no_patch_is_refused() -> None:
+    faint = torch.zeros(64, 64)
+    faint[5, 5] = 1 / 255
+    corners, crop = patch_corners(16, 16, (16, 16), 4), pad_to(torch.zeros(3, 64, 64), FACTOR)[1]
+    good = Region("b", box=(0, 0, 9, 9))
+    with pytest.raises(ValueError, match="--mask 'dim.png' of 'a' covers less than a millionth"):
+        region_weights([good, Region("a", mask=faint, origin="dim.png")], corners, (16, 16), FACTOR, crop)
+    faint[5, 5] = 2 / 255
+    assert region_weights([good, Region("a", mask=faint)], corners, (16, 16), FACTOR, crop)[2].item() > 1e-6
