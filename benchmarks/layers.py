@@ -9,7 +9,6 @@ in WORK.
 import json
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csd_nerf.bench.checkout import commit
+from benchmarks.keeping import commits, kept
 from csd_nerf.bench.scenes import instruction, source_caption, target_caption
 from csd_nerf.bench.statistics import Interval, bootstrap
 from csd_nerf.distill import LossWeights, resize
-from csd_nerf.images.layers import LayerSettings, edit_layers, toy_settings
+from csd_nerf.images.layers import LayerEditor, LayerSettings, edit_layers, toy_settings
 from csd_nerf.images.picture_files import read_picture
 from csd_nerf.images.writing import contact_sheet, write_atomically
 from csd_nerf.priors import load_prior
@@ -35,6 +34,9 @@ RESULTS = Path(__file__).parent / "results" / "layers"
 SEEDS = (1_000_000, 1_000_002, 1_000_003, 1_000_005)
 STEPS = 120
 NOTHING = LossWeights(feature_matching=0.0, kl=0.0)
+CAPTION, TOLD = LossWeights(feature_matching=0.02, kl=0.1), LossWeights(feature_matching=0.002, kl=0.02)
+"""Lambdas of the ablation, by caption and by instruction."""
+SHIPPED = toy_settings("lsd")["losses"]
 MEASURES = ("PSNR", "IoU of alpha", "change outside", "alpha error")
 
 
@@ -67,13 +69,10 @@ def case(seed: int) -> Case:
 
 def variants() -> dict[str, tuple[LayerSettings, bool]]:
     """Settings, and whether the true mask is given."""
-    weights = {
-        "lsd": LossWeights(feature_matching=0.02, kl=0.1),
-        "csd-edit": LossWeights(feature_matching=0.002, kl=0.02),
-    }
-    caption = LayerSettings(**{**toy_settings("lsd"), "losses": weights["lsd"], "steps": STEPS})
-    own = {**toy_settings("csd-edit"), "losses": weights["csd-edit"], "steps": STEPS}
-    told = LayerSettings(**own, editor="csd-edit")
+    caption = LayerSettings(**{**toy_settings("lsd"), "losses": CAPTION, "steps": STEPS})
+    shipped = replace(caption, losses=SHIPPED)
+    told = LayerSettings(**{**toy_settings("csd-edit"), "losses": TOLD, "steps": STEPS}, editor="csd-edit")
+    default = f"lambda {SHIPPED.feature_matching:g}"
 
     def only(settings: LayerSettings, *names: str) -> LayerSettings:
         kept_ones = {name: getattr(settings.losses, name) for name in names}
@@ -87,16 +86,10 @@ def variants() -> dict[str, tuple[LayerSettings, bool]]:
         "csd-edit": (only(told), False),
         "csd-edit, true mask": (only(told), True),
         "LSD + FM + KL": (caption, False),
+        f"LSD + FM, {default}": (only(shipped, "feature_matching"), False),
+        f"LSD + FM + KL, {default}": (shipped, False),
         "csd-edit + FM + KL": (told, False),
     }
-
-
-def kept(path: Path, make: Callable[[], dict]) -> dict:
-    """What `make` gives, computed once."""
-    if not path.is_file():
-        made = make()
-        write_atomically(path, lambda temporary: torch.save(made, temporary))
-    return torch.load(path, weights_only=True)
 
 
 def edit(prior: Any, one: Case, settings: LayerSettings, masked: bool) -> dict:
@@ -130,13 +123,14 @@ def main(work: Path, river: Path | None) -> None:
     rows = {"the source, unedited": nothing}
     if river is not None:
         edit_river(prior, river, work)
-    ratios, sheet = {}, [("source", [one.source for one in cases for _ in range(3)])]
+    ratios, made, sheet = {}, [], [("source", [one.source for one in cases for _ in range(3)])]
     sheet.append(("true edit, mask", [x for c in cases for x in (c.truth, c.truth, c.mask.expand(3, -1, -1))]))
     for name, (settings, masked) in variants().items():
         rows[name], pictures, ratios[name] = [], [], []
         for seed, one in zip(SEEDS, cases, strict=True):
             path = work / f"{name.replace(' ', '_').replace(',', '')}_{seed}.pt"
             found = kept(path, lambda one=one, s=settings, m=masked: edit(prior, one, s, m))
+            made.append(found)
             rows[name].append(measured(found, one))
             ratios[name].append(found["ratio"])
             pictures += [found["composite"], found["layer"], found["alpha"].expand(3, -1, -1)]
@@ -145,18 +139,25 @@ def main(work: Path, river: Path | None) -> None:
         RESULTS.mkdir(parents=True, exist_ok=True)
         drawn = contact_sheet(sheet, scale=2)
         write_atomically(RESULTS / "layers.jpg", lambda path, drawn=drawn: drawn.save(path, quality=90))
-        write(rows, ratios)
+        write(rows, ratios, commits(made))
 
 
-def write(rows: dict[str, list[dict[str, float]]], ratios: dict[str, list[float | None]]) -> None:
+def write(rows: dict[str, list[dict[str, float]]], ratios: dict[str, list[float | None]], come_from: str) -> None:
     """The table of what there is."""
+    own = {"lsd": toy_settings("lsd"), "csd-edit": toy_settings("csd-edit")}
     lines = [
         "# Layers against true edits",
         "",
-        f"`python -m benchmarks.layers`, commit {commit()}, {date.today().isoformat()}, {platform.machine()}, one "
+        f"`python -m benchmarks.layers`, {come_from}, {date.today().isoformat()}, {platform.machine()}, one "
         f"thread, torch {torch.__version__}, bf16. Recolouring of {len(SEEDS)} held-out scenes (seeds "
         f"{', '.join(map(str, SEEDS))}), {STEPS} steps; mean with the 95 % bootstrap interval over scenes; of so few "
         "it is too narrow.",
+        "",
+        f"Lambdas, where a loss is on: LSD {CAPTION.lsd:g}; by caption FM {CAPTION.feature_matching:g} (or what the "
+        f"row says: {SHIPPED.feature_matching:g} is the toy prior's default), KL {CAPTION.kl:g}; of csd-edit FM "
+        f"{TOLD.feature_matching:g}, KL {TOLD.kl:g}, its defaults. Mask {own['lsd']['lambda_mask']:g} and "
+        f"{own['csd-edit']['lambda_mask']:g}, opacity {own['lsd']['lambda_sparsity']:g} and "
+        f"{own['csd-edit']['lambda_sparsity']:g}.",
         "",
         "| layer | " + " | ".join(MEASURES) + " | FM / LSD |",
         "|---|" + "---|" * (len(MEASURES) + 1),
@@ -183,10 +184,8 @@ def edit_river(prior: Any, river: Path, work: Path) -> None:
     height, width = picture.shape[-2:]
     small = resize(picture[None], (round(640 * height / width), 640))[0]
     rows = []
-    for title, editor, prompt in (
-        ("make it night", "csd-edit", "make it night"),
-        ("a photo, at night", "lsd", "a photo, at night"),
-    ):
+    cases: tuple[tuple[LayerEditor, str], ...] = (("csd-edit", "make it night"), ("lsd", "a photo, at night"))
+    for editor, prompt in cases:
         own = {**toy_settings(editor), "steps": STEPS, "lambda_sparsity": 3.0}
         settings = LayerSettings(**own, editor=editor)
 
@@ -195,7 +194,7 @@ def edit_river(prior: Any, river: Path, work: Path) -> None:
             return {"composite": result.composite, "layer": result.layer, "alpha": result.alpha}
 
         found = kept(work / f"river_{editor}.pt", make)
-        rows.append((title, [found["composite"], found["layer"], found["alpha"].expand(3, -1, -1)]))
+        rows.append((prompt, [found["composite"], found["layer"], found["alpha"].expand(3, -1, -1)]))
     drawn = contact_sheet([("river", [small]), *rows])
     write_atomically(work / "river.jpg", lambda path: drawn.save(path, quality=90))
 

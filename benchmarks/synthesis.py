@@ -9,7 +9,6 @@ latent space, PHOTOS a folder of photos: with them, the two losses in that space
 import json
 import platform
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -19,8 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.keeping import commits, kept
 from benchmarks.synthesis_real import measure_real
-from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.statistics import Interval, bootstrap
 from csd_nerf.distill import LossWeights, Target, TextGuidance
 from csd_nerf.images.synthesis import TOY, SynthesisSettings, ablation_of
@@ -35,8 +34,11 @@ RESULTS = Path(__file__).parent / "results" / "synthesis"
 CAPTIONS, GROUPS, SAMPLES = 8, 5, 4
 WEIGHTS = LossWeights(feature_matching=0.02, kl=1.0)
 SETTINGS = SynthesisSettings(**{**TOY, "losses": WEIGHTS, "steps": 150}, kernel="independent")
+SHIPPED: LossWeights = TOY["losses"]
 VARIANTS: dict[str, LossWeights] = {
     **ablation_of(SETTINGS.losses),
+    f"LSD + FM, lambda {SHIPPED.feature_matching:g}": replace(SHIPPED, kl=0.0),
+    f"LSD + FM + KL, lambda {SHIPPED.feature_matching:g}": SHIPPED,
     "LSD + FM, lambda 0.1": LossWeights(feature_matching=0.1, kl=0.0),
 }
 MEASURES = ("right", "saturation", "sharpness", "latent std")
@@ -54,14 +56,6 @@ def sharpness(images: Tensor) -> Tensor:
     return (down.square() + right.square()).sqrt().mean(dim=(1, 2, 3))
 
 
-def kept(path: Path, make: Callable[[], dict]) -> dict:
-    """What `make` gives, computed once."""
-    if not path.is_file():
-        made = make()
-        write_atomically(path, lambda temporary: torch.save(made, temporary))
-    return torch.load(path, weights_only=True)
-
-
 def target(prior, words: list[str]) -> Target:
     text = prior.encode_text(words)
     null = prior.encode_text([""]).expand_as(text)
@@ -74,9 +68,15 @@ def run(prior, words: list[str], settings: SynthesisSettings, losses: LossWeight
     start = torch.randn(len(words), 4, side, side, generator=generator)
     work = Synthesis(prior, settings, {"": losses}, target(prior, words), start, generator)
     result = work.run()
-    ratio = result.losses[0].ratio
+    losses_made = result.losses[0]
+    assert losses_made is not None
     state = result.checkpoint
-    return {"images": result.images[0], "latents": state.latents[0], "ratio": ratio, "seconds": state.seconds}
+    return {
+        "images": result.images[0],
+        "latents": state.latents[0],
+        "ratio": losses_made.ratio,
+        "seconds": state.seconds,
+    }
 
 
 def drawn(prior, words: list[str]) -> dict:
@@ -180,6 +180,7 @@ def main(work: Path, real: tuple[Path, Path] | None) -> None:
         name: [group(prior, work, number, one, *how) for number, one in enumerate(words[:GROUPS])]
         for name, how in GROUPS_OF.items()
     }
+    made = [found for name, found in sets.items() if name != "true pictures"]
     listed = [(found, asked) for found in sets.values()]
     listed += [(one, [asked[n]] * SAMPLES) for found in groups.values() for n, one in enumerate(found)]
     right = judge_all(listed)
@@ -192,7 +193,8 @@ def main(work: Path, real: tuple[Path, Path] | None) -> None:
     write_sheet(RESULTS / "ablation.jpg", contact_sheet(sheet, scale=2))
     pairs = [(name, [image for one in found for image in one["images"][:2]]) for name, found in groups.items()]
     write_sheet(RESULTS / "samples.jpg", contact_sheet(pairs, scale=2))
-    text = "\n".join([*_head(), *table(rows, ratios), "", _GROUP_WORDS, "", *lines, ""])
+    head = _head(commits([*made, *(one for found in groups.values() for one in found)]))
+    text = "\n".join([*head, *table(rows, ratios), "", _GROUP_WORDS, "", *lines, ""])
     if real is not None:
         text += "\n" + "\n".join(measure_real(*real, work)) + "\n"
     (RESULTS / "tables.md").write_text(text)
@@ -204,13 +206,16 @@ def main(work: Path, real: tuple[Path, Path] | None) -> None:
 _GROUP_WORDS = f"{GROUPS} of these captions, {SAMPLES} samples each, without feature matching:"
 
 
-def _head() -> list[str]:
+def _head(come_from: str) -> list[str]:
     return [
         "# Feature matching and the KL regulariser in pictures made of words",
         "",
-        f"`python -m benchmarks.synthesis`, commit {commit()}, {date.today().isoformat()}, {platform.machine()}, one "
+        f"`python -m benchmarks.synthesis`, {come_from}, {date.today().isoformat()}, {platform.machine()}, one "
         f"thread, torch {torch.__version__}, bf16. {CAPTIONS} captions of held-out scenes, one picture each, "
         f"{SETTINGS.steps} steps; mean with the 95 % bootstrap interval over captions; of so few it is too narrow.",
+        "",
+        f"Lambdas, where a loss is on: LSD {WEIGHTS.lsd:g}, FM {WEIGHTS.feature_matching:g} or what the row says "
+        f"({SHIPPED.feature_matching:g} is the toy prior's default), KL {WEIGHTS.kl:g}.",
         "",
     ]
 
