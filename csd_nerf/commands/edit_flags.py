@@ -176,7 +176,7 @@ class EditFlags(PriorFlags):
         return {
             "prior": self.prior,
             "precision": self._chosen_precision(),
-            "steps": settings.steps,
+            "steps": settings.total_steps,
             "seed": self.seed,
             "negative": self.negative,
             **decided,

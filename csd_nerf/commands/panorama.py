@@ -1,7 +1,7 @@
 """`csd panorama`: edit a picture of any size. Heavy libraries load when it runs, not for its help."""
 
 import hashlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from csd_nerf.images.regions import Region
     from csd_nerf.images.running import Outcome
 
-_SAMPLING_STEPS = 50
 _ANIMATION_SIDE, _FPS = 1280, 12
 Pairs = tuple[tuple[str, str], ...]
 
@@ -77,7 +76,7 @@ class Panorama:
         before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
         say(
             f"{picture.image.shape[-1]} x {picture.image.shape[-2]} pixels, {edit.layout.patches} patches of "
-            f"{edit.prior.size} x {edit.prior.size}, {edit.settings.steps} steps"
+            f"{edit.prior.size} x {edit.prior.size}, {edit.total} steps"
             + (f", going on from step {before.step}" if before else "")
         )
         outcome, frames = self._edit(edit, before, asked)
@@ -86,7 +85,7 @@ class Panorama:
                 result = edit.result(outcome, update)
             if RANK == 0:
                 self._write(result, frames, picture, before.step if before else 0)
-        return conclude(self.output, outcome.checkpoint, edit.settings.steps, outcome.complete, outcome.failure)
+        return conclude(self.output, outcome.checkpoint, edit.total, outcome.complete, outcome.failure)
 
     def _check(self) -> None:
         """What can be said before anything is read."""
@@ -116,6 +115,7 @@ class Panorama:
         from csd_nerf.images.panorama import BATCH_SIZE, check_panorama, layout_for, settings_for
         from csd_nerf.images.panorama_edit import prepare
         from csd_nerf.images.picture_files import check_picture_output, read_picture
+        from csd_nerf.images.running import with_steps
 
         settings = settings_for(self.editor, self.flags.settings(self.noise))
         picture = read_picture(self.input)
@@ -124,12 +124,7 @@ class Panorama:
         regions = self._regions(height, width)
         prior = self.flags.load(needs_image=self.editor != "dds")
         layout = layout_for(prior, picture.image, self.editor, settings, stride=self.stride, wrap=self.wrap)
-        if self.flags.steps is None:
-            steps = _SAMPLING_STEPS
-            if not settings.parts.samples:
-                steps = layout.steps(settings.batch_size or BATCH_SIZE)
-                settings = replace(settings, lr_decay_every=max(1, steps // 10))
-            settings = replace(settings, steps=steps)
+        settings = with_steps(settings, layout.steps(settings.batch_size or BATCH_SIZE))
         check_panorama(prior, self.prompt, regions, settings)
         generator = torch.Generator().manual_seed(self.flags.seed)
         prompts, bank = (self.prompt, self.flags.negative), self.flags.bank(prior, settings)

@@ -1,7 +1,7 @@
 """`csd video`: edit a video or a folder of frames. Heavy libraries load when it runs, not for its help."""
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
     from csd_nerf.images.video_edit import VideoEdit
     from csd_nerf.images.video_reading import VideoSource
-
-_SAMPLING_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Video:
             height, width = (side * prior.factor for side in edit.latents.shape[-2:])
             say(
                 f"{video.count} frames of {video.width} x {video.height} pixels, edited at {width} x {height}, "
-                f"{settings.steps} steps" + (f", going on from step {before.step}" if before else "")
+                f"{edit.total} steps" + (f", going on from step {before.step}" if before else "")
             )
             state, complete, failure = self._edit(edit, before, asked)
             with finishing(self.output), progress("Writing") as update:
@@ -86,12 +84,13 @@ class Video:
             if self.latents == "disk":
                 remove_latents(self._folder())
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
-        return conclude(self.output, state, settings.steps, complete, failure)
+        return conclude(self.output, state, edit.total, complete, failure)
 
     def _checked(self) -> tuple["VideoSource", Any, Any]:
         """Everything that can be said before the first frame is encoded."""
         from csd_nerf.images.checkpoint import checkpoint_path
         from csd_nerf.images.frame_range import FrameRange
+        from csd_nerf.images.running import with_steps
         from csd_nerf.images.video import settings_for
         from csd_nerf.images.video_edit import BATCH_SIZE, check_video, steps_for
         from csd_nerf.images.video_reading import open_video
@@ -109,12 +108,7 @@ class Video:
         if settings.parts.samples and self.resume and not checkpoint_path(self.output).is_file():
             raise ValueError(f"--editor {self.editor} has no steps to go on from: leave --resume out")
         video = open_video(self.input, FrameRange.parse(self.frames) if self.frames else FrameRange(), self.max_frames)
-        if self.flags.steps is None:
-            steps = _SAMPLING_STEPS
-            if not settings.parts.samples:
-                steps = steps_for(video.count, settings.batch_size or BATCH_SIZE)
-                settings = replace(settings, lr_decay_every=max(1, steps // 10))
-            settings = replace(settings, steps=steps)
+        settings = with_steps(settings, steps_for(video.count, settings.batch_size or BATCH_SIZE))
         if not going_on:
             check_video_output(self.output, video)
         self._check_folder()

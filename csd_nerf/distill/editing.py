@@ -104,7 +104,7 @@ def edit_images(
     images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
     latents: list[Tensor] = [torch.empty(0, 0, 0)] * len(sources)
     groups = _groups(prior, sizes)
-    counted, total, done, complete = CountingPrior(prior), settings.steps * len(groups), 0, True
+    counted, total, done, complete = CountingPrior(prior), settings.total_steps * len(groups), 0, True
 
     def result() -> EditResult:
         return EditResult(images, latents, counted.samples, time.monotonic() - started, complete)
@@ -138,7 +138,7 @@ def edit_images(
             complete = False
             view = indices[failure.particle]
             raise NonFiniteError(failure.what, failure.t, view, failure.step, result()) from None
-        if reached.steps < settings.steps:
+        if reached.steps < settings.total_steps:
             complete = False
             break
     return result()
@@ -168,7 +168,7 @@ def look_ahead_edit(
             prior, (prompt, negative_prompt), settings, generator, _stack(prior, [sources[i] for i in indices], size)
         )
         assert target.source is not None
-        distiller, steps = make_edit_distiller(prior, settings, bank), settings.steps
+        distiller, steps = make_edit_distiller(prior, settings, bank), settings.total_steps
         options: dict[str, Any] = {"steps_per_call": steps_per_call, "should_stop": should_stop}
         spent += look_ahead(distiller, target.source, target, steps, generator, **options)
     return spent
@@ -206,11 +206,11 @@ def check_edit(prior: ImagePrior, prompt: str, settings: EditSettings) -> None:
     if parts.samples:
         lowest, _ = timesteps_of(settings).bounds(prior.schedule)
         levels = prior.schedule.steps if parts.from_noise else lowest
-        if settings.steps > levels:
+        if settings.total_steps > levels:
             remedy = "" if parts.from_noise else ", or a larger t_min"
             raise ValueError(
-                f"steps={settings.steps}: the descent of editor={settings.editor} may begin with {levels} noise levels "
-                f"above 0: give at most that many steps{remedy}"
+                f"steps={settings.total_steps}: the descent of editor={settings.editor} may begin with {levels} noise "
+                f"levels above 0: give at most that many steps{remedy}"
             )
 
 

@@ -66,6 +66,8 @@ _CHOICES: dict[str, dict[str, Any]] = {
         "lr": 0.5,
     },
 }
+DEFAULT_STEPS = 200
+"""Of sets of pictures as large as the paper's."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class EditSettings:
 
     preset: Preset = "corrected"
     """Where the paper, the authors' code and this project differ: whose choice to take."""
-    steps: int = 200
-    """Optimisation steps (CSD C.2: 200 to 500)."""
+    steps: int | None = None
+    """Optimisation steps (CSD C.2: 200 to 500); None is 200, for panoramas and videos as many as fit their size."""
     guidance_scale: float = 7.5
     """Text guidance w_y (CSD Section C: 3 to 15)."""
     image_guidance_scale: float | None = None
@@ -123,8 +125,13 @@ class EditSettings:
             value, allowed = getattr(self, name), _allowed(hint)
             if allowed and value not in allowed and not (value is None and type(None) in get_args(hint)):
                 raise ValueError(f"{name}={value!r} is unknown: choose {', '.join(allowed)}")
-        defaults = _CHOICES[self.preset] | self.parts.defaults()
+        defaults = {"steps": DEFAULT_STEPS} | _CHOICES[self.preset] | self.parts.defaults()
         return replace(self, **{name: value for name, value in defaults.items() if name not in self._given()})
+
+    @property
+    def total_steps(self) -> int:
+        """`steps`, where they are given."""
+        return DEFAULT_STEPS if self.steps is None else self.steps
 
     @property
     def parts(self) -> EditorParts:
@@ -147,7 +154,7 @@ class EditSettings:
         assert t_min is not None and t_max is not None and image is not None and full.lr is not None
         low, high = full.text_t_min or 0.0, 1.0 if full.text_t_max is None else full.text_t_max
         problems = [
-            (full.steps < 1, f"steps={full.steps}: give at least 1"),
+            (full.total_steps < 1, f"steps={full.steps}: give at least 1"),
             (
                 not 0 <= full.guidance_scale < math.inf,
                 f"guidance_scale={full.guidance_scale}: give 0 or more (3 to 15 is usual)",

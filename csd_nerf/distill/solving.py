@@ -146,7 +146,7 @@ def optimize_settings(settings: EditSettings) -> OptimizeSettings:
     assert full.lr is not None
     return OptimizeSettings(
         lr=full.lr,
-        steps=full.steps,
+        steps=full.total_steps,
         lr_decay=full.lr_decay,
         lr_decay_every=full.lr_decay_every,
         batch_size=full.batch_size,

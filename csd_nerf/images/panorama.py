@@ -27,7 +27,7 @@ from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.layout import PanoramaLayout, panorama_layout
 from csd_nerf.images.panorama_edit import OnPicture, PanoramaResult, prepare
 from csd_nerf.images.regions import Region
-from csd_nerf.images.running import Hooks
+from csd_nerf.images.running import Hooks, with_steps
 
 PanoramaEditor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p-patches", "multidiffusion"]
 """CSD-Edit and its ablations, Delta Denoising Score, and the baselines of CSD Section 4.1."""
@@ -64,7 +64,9 @@ def edit_panorama(
         prompt: The instruction for what no region covers; empty leaves that as it is.
         regions: Instructions of their own for parts of the picture (CSD D.1).
         editor: CSD-Edit, its ablations, or a baseline of CSD Section 4.1.
-        settings: Whose `editor` does not count; `steps` and `batch_size` (patches in a step) do.
+        settings: Whose `editor` does not count; `steps` and `batch_size` (patches in a step) do. Without `steps` there
+            are as many as optimise each latent pixel as often as 200 do in the paper (`PanoramaLayout.steps`), and the
+            learning rate falls ten times over them, whatever `lr_decay_every` says; editors that sample make 50.
         negative_prompt: What to stay away from.
         stride: Distance of neighbouring patches in latent pixels; None is a quarter of a patch.
         wrap: Whether left and right are neighbours, as in 360-degree pictures.
@@ -80,6 +82,7 @@ def edit_panorama(
     """
     chosen = settings_for(editor, settings)
     layout = layout_for(prior, picture, editor, chosen, stride=stride, wrap=wrap)
+    chosen = with_steps(chosen, layout.steps(chosen.batch_size or BATCH_SIZE))
     check_panorama(prior, prompt, regions, chosen)
     generator = torch.Generator().manual_seed(seed)
     edit = prepare(prior, picture, (prompt, negative_prompt), regions, layout, chosen, generator)

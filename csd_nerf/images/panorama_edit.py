@@ -122,7 +122,7 @@ class PanoramaEdit(EditSteps):
 
         def report(done: int) -> None:
             if on_step is not None:
-                on_step(done, settings.steps)
+                on_step(done, settings.total_steps)
 
         edit.solve(CountingPrior(self.prior), 0, report, None)
         before, after = (cut(canvas, targets.corners, targets.patch) for canvas in (targets.source, edit.latents))
@@ -152,7 +152,7 @@ class PanoramaEdit(EditSteps):
         if sampled is None:  # a descent that did not reach its end has no picture
             return 0
         self.patches.canvas = sampled
-        return self.settings.steps
+        return self.settings.total_steps
 
     def _distiller(self, prior: CountingPrior) -> Distiller:
         if self.settings.resolved().noise != "canvas":

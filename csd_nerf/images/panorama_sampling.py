@@ -31,7 +31,7 @@ def sample_canvas(
     on_step: Callable[[int], None],
     should_stop: Callable[[], bool] | None = None,
 ) -> Float[Tensor, "c H W"] | None:
-    """The canvas of `settings.steps` DDIM steps, from one draw of noise for all of it; None if it was stopped.
+    """The canvas of `total_steps` DDIM steps, from one draw of noise for all of it; None if it was stopped.
 
     Where patches do not overlap it is each patch sampled by itself. Pixels that no patch shows keep the source.
     `settings.batch_size` patches (16 if None) are evaluated in one call of the network. Raises `NonFiniteError`.
@@ -39,7 +39,7 @@ def sample_canvas(
     source, corners, patch = targets.source, targets.corners, targets.patch
     height, width = source.shape[-2:]
     guidance = guidance_of(settings, prior.schedule)
-    timesteps = ddim_timesteps(prior.schedule.steps, settings.steps)
+    timesteps = ddim_timesteps(prior.schedule.steps, settings.total_steps)
     x = torch.randn(source.shape, generator=generator).to(source)
     visits = torch.zeros(height, width).to(source)
     for done, (t, below) in enumerate(zip(timesteps, torch.cat([timesteps[1:], timesteps.new_zeros(1)]), strict=True)):

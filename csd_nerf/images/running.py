@@ -16,12 +16,27 @@ TOY: Mapping[str, Any] = {"guidance_scale": 3.0, "t_max": 0.8}
 """Settings for the toy prior: it is judged at guidance 3 (its card), and to add things it needs more noise than the
 paper's 0.5."""
 
+SAMPLING_STEPS = 50
+"""Of editors that sample, where no number is given."""
+
+
+def with_steps(settings: EditSettings, fitting: int) -> EditSettings:
+    """Settings that say how many steps: as given, else of editors that optimise `fitting`, of others 50.
+
+    Where `fitting` is taken the learning rate falls ten times over all of them, as over 200 steps in the paper.
+    """
+    if settings.steps is not None:
+        return settings
+    if settings.parts.samples:
+        return replace(settings, steps=SAMPLING_STEPS)
+    return replace(settings, steps=fitting, lr_decay_every=max(1, fitting // 10))
+
 
 def steps_of_some(settings: EditSettings, all_of_them: int, some: int) -> EditSettings:
     """Settings under which `some` of the particles are each optimised as often as they are among all of them."""
     if settings.batch_size is None or settings.parts.samples:
         return settings
-    visits = settings.steps * min(settings.batch_size, all_of_them) / all_of_them
+    visits = settings.total_steps * min(settings.batch_size, all_of_them) / all_of_them
     return replace(settings, steps=max(1, round(visits * some / min(settings.batch_size, some))))
 
 
@@ -99,7 +114,7 @@ class EditSteps:
     @property
     def total(self) -> int:
         """Steps in all."""
-        return self.settings.steps
+        return self.settings.total_steps
 
     @property
     def resumable(self) -> bool:

@@ -25,8 +25,8 @@ from csd_nerf.distill import EditSettings, ImagePrior, NonFiniteError
 from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.frame_range import FrameRange
 from csd_nerf.images.frames import FrameTargets, encode_frames
-from csd_nerf.images.running import Hooks
-from csd_nerf.images.video_edit import BATCH_SIZE, VideoEdit, check_video
+from csd_nerf.images.running import Hooks, with_steps
+from csd_nerf.images.video_edit import BATCH_SIZE, VideoEdit, check_video, steps_for
 from csd_nerf.images.video_reading import open_video
 from csd_nerf.images.video_writing import check_video_output, write_video_like
 
@@ -78,7 +78,9 @@ def edit_video(
         output: A video, or a folder for the frames.
         prompt: The instruction.
         editor: CSD-Edit, its ablations, or a baseline.
-        settings: Whose `editor` does not count; `steps` and `batch_size` (frames in a step) do.
+        settings: Whose `editor` does not count; `steps` and `batch_size` (frames in a step) do. Without `steps` there
+            are as many as optimise each frame as often as 200 do in the paper (`steps_for`), and the learning rate
+            falls ten times over them, whatever `lr_decay_every` says; editors that sample make 50.
         negative_prompt: What to stay away from.
         temporal: Scale in seconds of a kernel that also weighs distance in time; None is the paper's kernel.
         frames: `A:B:S`, as Python slices; empty for all.
@@ -98,6 +100,8 @@ def edit_video(
     check_video(prior, prompt, chosen, temporal)
     video = open_video(Path(source), FrameRange.parse(frames) if frames else FrameRange(), max_frames)
     check_video_output(Path(output), video)
+    chosen = with_steps(chosen, steps_for(video.count, chosen.batch_size or BATCH_SIZE))
+    check_video(prior, prompt, chosen, temporal)  # again, with the number of steps
     prompts = (prompt, negative_prompt)
     edit = prepare_video(
         prior, video, video.timestamps, prompts, chosen, temporal=temporal, seed=seed, latents_in=latents_in

@@ -147,7 +147,7 @@ class VideoEdit(EditSteps):
         self, prior: CountingPrior, report: Callable[[int], None], should_stop: Callable[[], bool] | None
     ) -> int:
         """Each frame by itself, in groups. With shared noise every group draws the same."""
-        frames, steps = len(self.latents), self.settings.steps
+        frames, steps = len(self.latents), self.settings.total_steps
         groups = torch.arange(frames).split(BATCH_SIZE)
         noise = self.generator.get_state()
         settings = replace(self.settings, batch_size=None)

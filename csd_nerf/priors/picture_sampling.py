@@ -44,11 +44,11 @@ def sample_pictures(
     if not settings.parts.samples:
         raise ValueError(f"editor={settings.editor} distils: give edit_images its solver, solver_of(editor)")
     if settings.parts.from_noise:
-        timesteps = ddim_timesteps(prior.schedule.steps, settings.steps)
+        timesteps = ddim_timesteps(prior.schedule.steps, settings.total_steps)
         x = noise_of(settings)(start, generator)
     else:
         first = timesteps_of(settings)(prior.schedule, generator)
-        timesteps = timesteps_from(int(first), settings.steps)
+        timesteps = timesteps_from(int(first), settings.total_steps)
         x = add_noise(prior.schedule, first, start, noise_of(settings)(start, generator))
     states = descend(prior, guidance_of(settings, prior.schedule), target, x, timesteps)
     for done, t in enumerate(timesteps.tolist()):
@@ -60,4 +60,4 @@ def sample_pictures(
         except NonFiniteError as error:
             return Solution(start, 0, NonFiniteError(error.what, error.t, error.particle, done))
         on_step(done + 1)
-    return Solution(x, settings.steps)
+    return Solution(x, settings.total_steps)

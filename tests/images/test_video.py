@@ -10,6 +10,7 @@ from PIL import Image
 
 from csd_nerf.distill import Condition, EditSettings, NonFiniteError
 from csd_nerf.images import edit_video, panorama, video
+from csd_nerf.images.video_edit import steps_for
 from csd_nerf.images.video_reading import open_video
 from tests.distill.analytic import FormulaPrior
 from tests.images.clips import noise, write_clip
@@ -31,6 +32,16 @@ def test_a_video_goes_from_file_to_file(tmp_path: Path) -> None:
     assert result.path == output and result.frames == 5 and result.complete and told[-1] == (4, 4)
     assert result.checkpoint.network_samples == 4 * 3 * 5 and result.checkpoint.latents.shape[0] == 5
     assert (open_video(output).count, open_video(output).width) == (5, 48)
+
+
+def test_without_a_number_of_steps_there_are_as_many_as_fit_the_length(tmp_path: Path) -> None:
+    source, results = write_clip(tmp_path / "in.mp4", noise(3)), []
+    for settings in (EditSettings(batch_size=2), EditSettings(batch_size=2, steps=100, lr_decay_every=10)):
+        results.append(edit_video(FormulaPrior(), source, tmp_path / "out.mp4", "make it red", settings=settings))
+    assert [result.checkpoint.step for result in results] == [steps_for(3, 2), 100] == [100, 100]
+    assert torch.equal(results[0].checkpoint.latents, results[1].checkpoint.latents)
+    sampled = edit_video(FormulaPrior(), source, tmp_path / "out.mp4", "make it red", editor="ip2p")
+    assert sampled.checkpoint.step == 50
 
 
 def test_a_stopped_video_goes_on_where_it_was(tmp_path: Path) -> None:
