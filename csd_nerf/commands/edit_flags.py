@@ -65,6 +65,18 @@ def own_flags() -> Iterator[None]:
         raise ValueError(message) from error
 
 
+def check_together(settings: "EditSettings", parts: int, preview: int | None) -> None:
+    """Raise `ValueError` where the preset's kernel is not for so many patches or frames, or for those of --preview."""
+    if settings.parts.samples:
+        return
+    settings.check_particles(parts)
+    if preview is not None:
+        try:
+            settings.check_particles(min(preview, parts))
+        except ValueError as error:
+            raise ValueError(f"--preview {preview}: {error}") from error
+
+
 @dataclass(frozen=True)
 class PriorFlags:
     """Which model, and where it runs."""

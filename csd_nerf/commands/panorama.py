@@ -1,23 +1,23 @@
 """`csd panorama`: edit a picture of any size. Heavy libraries load when it runs, not for its help."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import EditFlags, own_flags
+from csd_nerf.commands.edit_flags import EditFlags, check_together, own_flags
 from csd_nerf.commands.processes import RANK, working_together
 from csd_nerf.commands.sitting import conclude, finishing, progress, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
-    from csd_nerf.images.checkpoint import Checkpoint
-    from csd_nerf.images.panorama_edit import PanoramaEdit, PanoramaResult
+    from csd_nerf.images.panorama_edit import OnPicture, PanoramaEdit, PanoramaResult
     from csd_nerf.images.picture_files import Picture
     from csd_nerf.images.regions import Region
-    from csd_nerf.images.running import Outcome
 
 _ANIMATION_SIDE, _FPS = 1280, 12
 Pairs = tuple[tuple[str, str], ...]
@@ -79,12 +79,15 @@ class Panorama:
             f"{edit.prior.size} x {edit.prior.size}, {edit.total} steps"
             + (f", going on from step {before.step}" if before else "")
         )
-        outcome, frames = self._edit(edit, before, asked)
-        with finishing(self.output):
+        with finishing(self.output), self._animation(before.step if before else 0) as on_picture:
+            if on_picture is not None and before is None:
+                on_picture(0, edit.picture(edit.targets.source))
+            with sitting(self.output, asked, before.step if before else 0) as hooks:
+                outcome = edit.make_steps(before, hooks, on_picture, self.save_every)
             with progress("Decoding") as update:
-                result = edit.result(outcome, update)
+                result = edit.result(outcome, update, on_picture)
             if RANK == 0:
-                self._write(result, frames, picture, before.step if before else 0)
+                self._write(result, picture)
         return conclude(self.output, outcome.checkpoint, edit.total, outcome.complete, outcome.failure)
 
     def _check(self) -> None:
@@ -126,11 +129,14 @@ class Panorama:
         layout = layout_for(prior, picture.image, self.editor, settings, stride=self.stride, wrap=self.wrap)
         settings = with_steps(settings, layout.steps(settings.batch_size or BATCH_SIZE))
         check_panorama(prior, self.prompt, regions, settings)
+        check_together(settings, layout.patches, self.preview)
         generator = torch.Generator().manual_seed(self.flags.seed)
         prompts, bank = (self.prompt, self.flags.negative), self.flags.bank(prior, settings)
         with progress("Reading") as update:
-            edit = prepare(prior, picture.image, prompts, regions, layout, settings, generator, update)
-        edit.bank = bank
+            edit = prepare(
+                prior, picture.image, prompts, regions, layout, settings, generator, some=self.preview, on_tile=update
+            )
+        edit.bank = bank if self.preview is None else None
         return edit, picture, regions
 
     def _regions(self, height: int, width: int) -> "list[Region]":
@@ -161,9 +167,8 @@ class Panorama:
     def _preview(self, edit: "PanoramaEdit") -> int:
         from csd_nerf.images.writing import contact_sheet, write_atomically
 
-        assert self.preview is not None
         with progress("Preview") as update:
-            before, after = edit.preview(self.preview, update)
+            before, after = edit.compare(update)
         scale = max(1, 192 // before.shape[-1])
         sheet = contact_sheet([("source", list(before)), ("edited", list(after))], scale=scale)
         path = self.output.with_name(f"{self.output.stem}_preview.png")
@@ -172,35 +177,35 @@ class Panorama:
         say(f"{path}: {len(before)} patches; leave --preview out to edit the whole picture")
         return 0
 
-    def _edit(
-        self, edit: "PanoramaEdit", before: "Checkpoint | None", asked: dict[str, Any]
-    ) -> "tuple[Outcome, list[Any]]":
-        """Do the work: what it led to, and the pictures of the animation."""
+    @contextmanager
+    def _animation(self, first_step: int) -> "Iterator[OnPicture | None]":
+        """What takes the pictures of the animation, if one is wanted; it is written as they come."""
         from csd_nerf.distill import resize
+        from csd_nerf.images.writing import growing_video
 
-        frames: list[Any] = []
+        if self.save_every is None:
+            yield None
+            return
+        path = self.output.with_suffix(f".from{first_step}.mp4" if first_step else ".mp4")
+        with ExitStack() as stack:
+            add = stack.enter_context(growing_video(path, fps=_FPS)) if RANK == 0 else lambda image: None
+            last: list[Any] = []
 
-        def on_picture(done: int, image: Any) -> None:
-            shrink = min(1.0, _ANIMATION_SIDE / max(image.shape[-2:]))
-            size = (max(2, round(image.shape[-2] * shrink)), max(2, round(image.shape[-1] * shrink)))
-            frames.append(resize(image[None], size)[0])
+            def on_picture(done: int, image: Any) -> None:
+                shrink = min(1.0, _ANIMATION_SIDE / max(image.shape[-2:]))
+                size = (max(2, round(image.shape[-2] * shrink)), max(2, round(image.shape[-1] * shrink)))
+                last[:] = [resize(image[None], size)[0]]
+                add(last[0])
 
-        if self.save_every and before is None:
-            on_picture(0, edit.picture(edit.targets.source))
-        with sitting(self.output, asked, before.step if before else 0) as hooks:
-            return edit.make_steps(before, hooks, on_picture, self.save_every), frames
+            yield on_picture
+            for image in last * _FPS:  # a second of the result
+                add(image)
+        say(str(path))
 
-    def _write(self, result: "PanoramaResult", frames: list[Any], picture: "Picture", first_step: int) -> None:
+    def _write(self, result: "PanoramaResult", picture: "Picture") -> None:
         """Write what there is."""
         from csd_nerf.images.picture_files import write_picture
-        from csd_nerf.images.writing import write_video
 
         write_picture(self.output, result.image, picture.alpha)
-        written = [str(self.output)]
-        if frames:
-            animation = self.output.with_suffix(f".from{first_step}.mp4" if first_step else ".mp4")
-            write_video(animation, [*frames, *frames[-1:] * _FPS], fps=_FPS)
-            written.append(str(animation))
         state = result.checkpoint
-        spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
-        say(f"{', '.join(written)} ({spent})")
+        say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")

@@ -79,7 +79,7 @@ def keep(output: Path, asked: Asked, state: "Checkpoint") -> None:
 
 @contextmanager
 def finishing(output: Path) -> Iterator[None]:
-    """Around all that turns what was reached into files: if it fails, say how it is written after all."""
+    """Around the work and all that turns it into files: if that fails, say how it goes on after all."""
     from csd_nerf.images.checkpoint import checkpoint_path
 
     kept = checkpoint_path(output)
@@ -87,12 +87,13 @@ def finishing(output: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if kept.is_file():
-            say(f"{output} was not written; the same command with --resume writes it from {kept}")
+            say(f"{output} was not written; the same command with --resume goes on from {kept}")
         raise
     except (OSError, ValueError, RuntimeError) as error:
         if not kept.is_file():
             raise
-        raise ValueError(f"{error}. {kept} keeps what was reached: the same command with --resume writes it") from error
+        hint = f"{kept} keeps what was reached: the same command with --resume goes on from it"
+        raise ValueError(f"{error}. {hint}") from error
 
 
 def conclude(output: Path, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None) -> int:

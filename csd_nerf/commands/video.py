@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import EditFlags, own_flags
+from csd_nerf.commands.edit_flags import EditFlags, check_together, own_flags
 from csd_nerf.commands.processes import RANK, working_together
 from csd_nerf.commands.sitting import conclude, finishing, progress, say, sitting
 from csd_nerf.durations import duration
@@ -61,25 +61,26 @@ class Video:
         from csd_nerf.images.video_writing import write_video_like
 
         video, settings, prior = self._checked()
+        if self.preview is not None:
+            return self._preview(video, settings, prior)
         asked = self._asked(video, settings)
         before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
         try:
             edit = self._prepared(video, settings, prior)
-            if self.preview is not None:
-                return self._preview(edit, (video.height, video.width))
             height, width = (side * prior.factor for side in edit.latents.shape[-2:])
             say(
                 f"{video.count} frames of {video.width} x {video.height} pixels, edited at {width} x {height}, "
                 f"{edit.total} steps" + (f", going on from step {before.step}" if before else "")
             )
-            state, complete, failure = self._edit(edit, before, asked)
-            with finishing(self.output), progress("Writing") as update:
-                pictures = edit.pictures((video.height, video.width), lambda n: update(n, video.count))
-                if RANK == 0:
-                    self._forget_frames(video)
-                    write_video_like(self.output, video, pictures)
-                else:
-                    deque(pictures, maxlen=0)  # the processes decode them together
+            with finishing(self.output):
+                state, complete, failure = self._edit(edit, before, asked)
+                with progress("Writing") as update:
+                    pictures = edit.pictures((video.height, video.width), lambda n: update(n, video.count))
+                    if RANK == 0:
+                        self._forget_frames(video)
+                        write_video_like(self.output, video, pictures)
+                    else:
+                        deque(pictures, maxlen=0)  # the processes decode them together
         finally:
             if self.latents == "disk":
                 remove_latents(self._folder())
@@ -112,6 +113,7 @@ class Video:
         if not going_on:
             check_video_output(self.output, video)
         self._check_folder()
+        check_together(settings, video.count, self.preview)
         prior = self.flags.load(needs_image=self.editor != "dds")
         check_video(prior, self.prompt, settings, self.temporal)
         return video, settings, prior
@@ -173,14 +175,30 @@ class Video:
             "editor": self.editor,
         }
 
-    def _preview(self, edit: "VideoEdit", size: tuple[int, int]) -> int:
+    def _preview(self, video: "VideoSource", settings: Any, prior: Any) -> int:
+        """Edit some frames, evenly spread, each as often as in the whole; only they are encoded."""
         import torch
 
+        from csd_nerf.images.running import steps_of_some
+        from csd_nerf.images.video import prepare_video
         from csd_nerf.images.writing import contact_sheet, write_atomically
 
         assert self.preview is not None
-        frames = len(edit.latents)
-        few = edit.only(torch.linspace(0, frames - 1, min(self.preview, frames)).round().long())
+        some = min(self.preview, video.count)
+        rows = torch.linspace(0, video.count - 1, some).round().long().tolist()
+        visits = settings.total_steps * min(settings.batch_size or some, video.count) / video.count
+        with progress("Reading") as update:
+            few = prepare_video(
+                prior,
+                (frame for index, frame in enumerate(video) if index in rows),
+                [video.timestamps[row] for row in rows],
+                (self.prompt, self.flags.negative),
+                steps_of_some(settings, visits, some),
+                temporal=self.temporal,
+                seed=self.flags.seed,
+                on_frame=update,
+            )
+        size = (video.height, video.width)
         before = list(few.pictures(size))
         with sitting(self.output, None, 0) as hooks:
             few.run(hooks=hooks)

@@ -5,7 +5,7 @@ each latent pixel by the mean over those patches of the batch that show it ("we 
 counting the appearance", CSD B.4).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -75,8 +75,3 @@ class PatchTargets:
             source=cut(self.source, corners, self.patch),
             source_text=None if self.source_text is None else text(self.source_text),
         )
-
-    def only(self, rows: Int[Tensor, " m"]) -> "PatchTargets":
-        """The same for some of the patches."""
-        weights = None if self.weights is None else self.weights[:, rows]
-        return replace(self, corners=self.corners[rows], weights=weights)

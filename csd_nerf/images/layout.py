@@ -42,6 +42,13 @@ class PanoramaLayout:
         """How many there are."""
         return len(torch.unique(self.corners, dim=0))
 
+    def side_by_side(self, rows: Int[Tensor, " n"], factor: int) -> "PanoramaLayout":
+        """Of the picture that shows these patches side by side; `factor` pixels are a latent pixel."""
+        count, side = len(rows), self.patch * factor
+        corners = torch.stack([torch.zeros(count, dtype=torch.int64), torch.arange(count) * self.patch], dim=1)
+        crop = Crop(side, side * count, side, side * count)
+        return PanoramaLayout(crop, corners, self.patch, factor, (self.patch, self.patch * count), self.patch)
+
     def pad(self, picture: Float[Tensor, "c H W"]) -> Float[Tensor, "c _H _W"]:
         """The picture as it is edited."""
         least = (self.crop.padded_height, self.crop.padded_width)

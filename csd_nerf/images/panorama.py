@@ -74,7 +74,7 @@ def edit_panorama(
         resume: Go on from where an edit with the same arguments was stopped.
         on_step: Called as `on_step(done, total)`.
         on_picture: Called with the number of steps made and what the picture looks like then.
-        picture_every: Steps between two such calls.
+        picture_every: Steps between two such calls; the last one is of the result in any case.
         should_stop: When it turns true, what was reached is returned.
 
     Raises `ValueError`, before any work, for what cannot work, and `NonFiniteError` with the `PanoramaResult` reached

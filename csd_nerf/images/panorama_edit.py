@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from csd_nerf.distill import (
@@ -23,7 +24,7 @@ from csd_nerf.images.canvas import PatchLatents, PatchTargets
 from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.layout import PanoramaLayout
 from csd_nerf.images.panorama_sampling import sample_canvas
-from csd_nerf.images.patches import cut
+from csd_nerf.images.patches import cut, scatter
 from csd_nerf.images.regions import Region, composed_prompts, region_weights, untouched
 from csd_nerf.images.running import EditSteps, Hooks, Outcome, run_steps, steps_of_some
 from csd_nerf.images.tiles import decode_tiled, encode_both_tiled, encode_tiled
@@ -31,6 +32,7 @@ from csd_nerf.images.tiles import decode_tiled, encode_both_tiled, encode_tiled
 _NO_HOOKS = Hooks()
 OnPicture = Callable[[int, Float[Tensor, "3 H W"]], None]
 OnTile = Callable[[int, int], None]
+Patches = Float[Tensor, "n 3 h w"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class PanoramaEdit(EditSteps):
     def __post_init__(self) -> None:
         """Begin with the source."""
         self.patches = PatchLatents(self.targets.source, self.targets.corners, self.targets.patch)
+        self._shown: int | None = None
 
     @property
     def latents(self) -> Float[Tensor, "c h w"]:
@@ -79,7 +82,8 @@ class PanoramaEdit(EditSteps):
     ) -> PanoramaResult:
         """Do the work and show it; see `csd_nerf.images.edit_panorama`."""
         outcome = self.make_steps(resume, hooks, on_picture, picture_every)
-        result, failure = self.result(outcome), outcome.failure
+        result = self.result(outcome, on_picture=on_picture if picture_every else None)
+        failure = outcome.failure
         if failure is not None:
             raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
         return result
@@ -96,36 +100,39 @@ class PanoramaEdit(EditSteps):
             self.patches.canvas = resume.latents.to(self.targets.source)
 
         def report(done: int) -> None:
-            if on_picture is not None and picture_every and done % picture_every == 0:
+            if on_picture is not None and picture_every and done % picture_every == 0 and done < self.total:
                 on_picture(done, self.picture(self.latents))
+                self._shown = done
 
         return run_steps(self, resume, hooks, report)
 
-    def result(self, outcome: Outcome, on_tile: OnTile | None = None) -> PanoramaResult:
-        """What the steps led to, decoded; `on_tile(done, total)` tells how far that is."""
+    def result(
+        self, outcome: Outcome, on_tile: OnTile | None = None, on_picture: OnPicture | None = None
+    ) -> PanoramaResult:
+        """What the steps led to, decoded; `on_tile(done, total)` tells how far that is.
+
+        `on_picture` is given it unless it was the last that it was given on the way.
+        """
         patches = len(torch.unique(self.targets.corners, dim=0))
         image = self.picture(self.latents, on_tile)
+        if on_picture is not None and self._shown != outcome.checkpoint.step:
+            on_picture(outcome.checkpoint.step, image)
         return PanoramaResult(image, outcome.checkpoint, patches, outcome.complete)
 
     def picture(self, canvas: Float[Tensor, "c h w"], on_tile: OnTile | None = None) -> Float[Tensor, "3 H W"]:
         """What a canvas shows, of the source's size, on the CPU."""
         return self.layout.crop.undo(decode_tiled(self.prior, canvas, wrap=self.layout.crop.wrap, on_tile=on_tile))
 
-    def preview(
-        self, count: int, on_step: Callable[[int, int], None] | None = None
-    ) -> tuple[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]]:
-        """`count` patches, evenly spread, before and after an edit of them alone; each as often as in the whole."""
-        patches = len(self.targets.corners)
-        rows = torch.linspace(0, patches - 1, min(count, patches)).round().long()
-        targets, settings = self.targets.only(rows), steps_of_some(self.settings, patches, len(rows))
-        edit = replace(self, targets=targets, settings=settings)
+    def compare(self, on_step: Callable[[int, int], None] | None = None) -> tuple[Patches, Patches]:
+        """Do the work, and show all patches before and after it, each decoded by itself."""
 
         def report(done: int) -> None:
             if on_step is not None:
-                on_step(done, settings.total_steps)
+                on_step(done, self.total)
 
-        edit.solve(CountingPrior(self.prior), 0, report, None)
-        before, after = (cut(canvas, targets.corners, targets.patch) for canvas in (targets.source, edit.latents))
+        self.solve(CountingPrior(self.prior), 0, report, None)
+        corners, patch = self.targets.corners, self.targets.patch
+        before, after = (cut(canvas, corners, patch) for canvas in (self.targets.source, self.latents))
         return self.prior.decode(before).cpu(), self.prior.decode(after).cpu()
 
     def solve(
@@ -170,33 +177,40 @@ def prepare(
     layout: PanoramaLayout,
     settings: EditSettings,
     generator: torch.Generator,
+    *,
+    some: int | None = None,
     on_tile: OnTile | None = None,
 ) -> PanoramaEdit:
     """Encode the picture and the prompts (instruction, negative); `on_tile(done, total)` tells how far that is.
 
-    Raises `ValueError` for regions that cannot work.
+    With `some` the edit is one of so many patches alone, evenly spread, which lie side by side on a canvas of their
+    own: only they are encoded, each by itself, and they are optimised as often as they would be in the whole.
+
+    Raises `ValueError` for regions that cannot work, and for a number of patches that the preset's kernel cannot take.
     """
     full, (prompt, negative) = settings.resolved(), prompts
-    padded, options = layout.pad(picture.to(torch.float32)), {"wrap": layout.crop.wrap, "on_tile": on_tile}
-    image = None
-    if full.parts.text_only:
-        source = encode_tiled(prior, padded, **options)
-        image = torch.zeros_like(source) if prior.takes_image else None
-    elif full.image_condition == "scaled-sample":
-        # The released code draws one posterior sample and uses it as source, start and condition alike.
-        image = source = encode_tiled(prior, padded, scaled_sample=generator, **options)
-    else:
-        source, image = encode_both_tiled(prior, padded, **options)
+    shown, patch = layout.pad(picture.to(torch.float32)), (layout.patch, layout.patch)
     asked, weights, corners = (prompt,), None, layout.corners
     if regions:
         # Without an instruction for the rest its estimate must be the baseline's, so that it cancels.
         unchanged = full.source_prompt if full.parts.text_only and full.baseline == "source" else negative
         asked = composed_prompts(regions, prompt if prompt.strip() else unchanged)
-        weights = region_weights(regions, corners, (layout.patch, layout.patch), prior.factor, layout.crop)
+        weights = region_weights(regions, corners, patch, prior.factor, layout.crop)
         if not prompt.strip():
             active = ~untouched(weights)
             weights, corners = weights[:, active], corners[active]
-        weights = weights.to(prior.device)
+    options: dict[str, Any] = {"wrap": layout.crop.wrap, "on_tile": on_tile}
+    if some is not None:
+        rows = _spread(corners, some)
+        settings = steps_of_some(settings, _sights(corners, layout, settings), len(rows))
+        side = layout.patch * prior.factor
+        shown = torch.cat(list(cut(shown, corners[rows] * prior.factor, (side, side))), dim=-1)
+        weights = None if weights is None else weights[:, rows]
+        layout = layout.side_by_side(rows, prior.factor)
+        corners, options = layout.corners, {"tile": side, "overlap": 0, "on_tile": on_tile}
+    if not full.parts.samples:
+        settings.check_particles(len(corners))
+    source, image = _encoded(prior, shown, settings, generator, options)
     captions = [*asked, negative, *([full.source_prompt] if full.parts.text_only else [])]
     encoded = list(prior.encode_text(captions))
     targets = PatchTargets(
@@ -205,8 +219,43 @@ def prepare(
         source=source.to(prior.device),
         image=None if image is None else image.to(prior.device),
         source_text=encoded[-1] if full.parts.text_only else None,
-        weights=weights,
+        weights=None if weights is None else weights.to(prior.device),
         corners=corners,
-        patch=(layout.patch, layout.patch),
+        patch=patch,
     )
     return PanoramaEdit(prior, layout, settings, targets, generator)
+
+
+def _encoded(
+    prior: ImagePrior,
+    shown: Float[Tensor, "3 H W"],
+    settings: EditSettings,
+    generator: torch.Generator,
+    options: dict[str, Any],
+) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"] | None]:
+    """Latents and image condition of a padded picture."""
+    full = settings.resolved()
+    if full.parts.text_only:
+        source = encode_tiled(prior, shown, **options)
+        return source, torch.zeros_like(source) if prior.takes_image else None
+    if full.image_condition == "scaled-sample":
+        # The released code draws one posterior sample and uses it as source, start and condition alike.
+        source = encode_tiled(prior, shown, scaled_sample=generator, **options)
+        return source, source
+    return encode_both_tiled(prior, shown, **options)
+
+
+def _spread(corners: Int[Tensor, "n 2"], some: int) -> Int[Tensor, " m"]:
+    """Rows of `some` different patches, or of all, evenly spread."""
+    first = torch.ones(len(corners), dtype=torch.bool)
+    first[1:] = (corners[1:] != corners[:-1]).any(dim=1)  # what is listed several times is listed in a row
+    (rows,) = torch.nonzero(first, as_tuple=True)
+    return rows[torch.linspace(0, len(rows) - 1, min(some, len(rows))).round().long()]
+
+
+def _sights(corners: Int[Tensor, "n 2"], layout: PanoramaLayout, settings: EditSettings) -> float:
+    """How often a latent pixel that these patches show is optimised, on average."""
+    patch = layout.patch
+    _, seen = scatter(torch.zeros(len(corners), 1, patch, patch), corners, *layout.size)
+    in_step = min(settings.batch_size or len(corners), len(corners))
+    return settings.total_steps * in_step * patch**2 / int((seen > 0).sum())

@@ -32,12 +32,13 @@ def with_steps(settings: EditSettings, fitting: int) -> EditSettings:
     return replace(settings, steps=fitting, lr_decay_every=max(1, fitting // 10))
 
 
-def steps_of_some(settings: EditSettings, all_of_them: int, some: int) -> EditSettings:
-    """Settings under which `some` of the particles are each optimised as often as they are among all of them."""
+def steps_of_some(settings: EditSettings, visits: float, some: int) -> EditSettings:
+    """Settings under which each of `some` particles is optimised `visits` times, with as many falls of the rate."""
     if settings.batch_size is None or settings.parts.samples:
         return settings
-    visits = settings.total_steps * min(settings.batch_size, all_of_them) / all_of_them
-    return replace(settings, steps=max(1, round(visits * some / min(settings.batch_size, some))))
+    steps = max(1, round(visits * some / min(settings.batch_size, some)))
+    every = max(1, round(settings.lr_decay_every * steps / settings.total_steps))
+    return replace(settings, steps=steps, lr_decay_every=every)
 
 
 @dataclass(frozen=True)

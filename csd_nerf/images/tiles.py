@@ -75,6 +75,8 @@ def encode_both_tiled(
     prior: ImagePrior,
     picture: Float[Tensor, "3 H W"],
     *,
+    tile: int | None = None,
+    overlap: int | None = None,
     wrap: bool = False,
     on_tile: Callable[[int, int], None] | None = None,
 ) -> tuple[Float[Tensor, "c h w"], Float[Tensor, "c h w"]]:
@@ -86,7 +88,7 @@ def encode_both_tiled(
     def both(piece: Tensor) -> Tensor:
         return torch.cat([prior.encode(piece), prior.encode_condition(piece)], dim=1)
 
-    latents, condition = _encode(both, prior, picture, _sizes(prior, None, None), wrap, on_tile).chunk(2)
+    latents, condition = _encode(both, prior, picture, _sizes(prior, tile, overlap), wrap, on_tile).chunk(2)
     return latents.contiguous(), condition.contiguous()
 
 

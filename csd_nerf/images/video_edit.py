@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from csd_nerf.distill import (
@@ -24,7 +24,7 @@ from csd_nerf.distill import (
 )
 from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.frames import FrameTargets, decode_frames
-from csd_nerf.images.running import EditSteps, Hooks, run_steps, steps_of_some
+from csd_nerf.images.running import EditSteps, Hooks, run_steps
 from csd_nerf.priors.picture_sampling import sample_pictures
 
 BATCH_SIZE = 8
@@ -124,16 +124,6 @@ class VideoEdit(EditSteps):
             should_stop=should_stop,
         )
         return reached.steps
-
-    def only(self, rows: Int[Tensor, " m"]) -> "VideoEdit":
-        """The same of some frames, each optimised as often as in the whole, beginning with their source."""
-        picked = replace(
-            self.targets,
-            source=self.targets.source[rows],
-            image=None if self.targets.image is None else self.targets.image[rows],
-        )
-        settings = steps_of_some(self.settings, len(self.latents), len(rows))
-        return VideoEdit(self.prior, settings, picked, self.generator, self.times[rows], self.temporal)
 
     def _distiller(self, prior: CountingPrior) -> Distiller:
         distiller = make_edit_distiller(prior, self.settings, self.bank)

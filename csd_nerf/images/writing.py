@@ -2,9 +2,10 @@
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -21,12 +22,19 @@ def to_pil(image: Float[Tensor, "3 h w"]) -> Image.Image:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call `write` with a temporary path beside `path`, then move the file into place."""
+    with in_place_when_done(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def in_place_when_done(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what is there in the end moves into place, unless an error ends the context."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        yield temporary
         temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
         os.replace(temporary, path)
     finally:
@@ -90,29 +98,48 @@ def write_video(path: Path, frames: Iterable[Float[Tensor, "3 h w"]], fps: int =
 
     Frames are taken one by one. Raises `ValueError` if there are none.
     """
+    empty = True
+    with growing_video(path, fps, scale) as add:
+        for frame in frames:
+            add(frame)
+            empty = False
+    if empty:
+        raise ValueError(f"{path}: a video needs at least one frame")
+
+
+@contextmanager
+def growing_video(path: Path, fps: int = 24, scale: int = 1) -> Iterator[Callable[[Float[Tensor, "3 h w"]], None]]:
+    """`write_video` of frames that come one after another: give `add(frame)`, which keeps none of them.
+
+    Without a frame there is no file.
+    """
     import av
 
-    left = iter(frames)
-    first = next(left, None)
-    if first is None:
-        raise ValueError(f"{path}: a video needs at least one frame")
-    height, width = (side * scale // 2 * 2 for side in first.shape[-2:])
+    with ExitStack() as stack:
+        opened: list[Any] = []
 
-    def write(temporary: Path) -> None:
-        with av.open(str(temporary), "w", format="mp4") as container:
+        def begin(frame: Float[Tensor, "3 h w"]) -> None:
+            temporary = stack.enter_context(in_place_when_done(path))
+            container = stack.enter_context(av.open(str(temporary), "w", format="mp4"))
             # x264's macroblock tree, and several threads, now and then make another file of the same frames.
             options = {"crf": "16", "preset": "medium", "x264-params": "no-mbtree=1"}
-            stream = container.add_stream("libx264", rate=fps, options=options)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream: Any = container.add_stream("libx264", rate=fps, options=options)
+            stream.height, stream.width = (side * scale // 2 * 2 for side in frame.shape[-2:])
+            stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1
-            for frame in chain([first], left):
-                picture = to_pil(frame)
-                if scale != 1:
-                    size = (picture.width * scale, picture.height * scale)
-                    picture = picture.resize(size, Image.Resampling.LANCZOS)
-                array = np.asarray(picture)[:height, :width]
-                shown = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
-                container.mux(stream.encode(shown.reformat(format="yuv420p")))
-            container.mux(stream.encode())
+            opened.extend((container, stream))
 
-    write_atomically(path, write)
+        def add(frame: Float[Tensor, "3 h w"]) -> None:
+            if not opened:
+                begin(frame)
+            container, stream = opened
+            picture = to_pil(frame)
+            if scale != 1:
+                picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
+            array = np.ascontiguousarray(np.asarray(picture)[: stream.height, : stream.width])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(array, format="rgb24").reformat(format="yuv420p")))
+
+        yield add
+        if opened:
+            container, stream = opened
+            container.mux(stream.encode())

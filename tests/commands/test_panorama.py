@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -30,6 +31,11 @@ def picture(path: Path, size: tuple[int, int] = (90, 66), mode: str = "RGB") -> 
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as opened:
         return np.asarray(opened)
+
+
+def last_frame(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][-1].astype(int)
 
 
 def stop_after(step: int, of: str = "Editing") -> Callable[..., object]:
@@ -66,17 +72,19 @@ def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path
     assert run("whole.png") == 0
     with monkeypatch.context() as patched:
         patched.setattr(sitting, "steps_progress", stop_after(2))
-        assert run("part.png", "--save-every", "1") == 130
+        assert run("part.png", "--save-every", "3") == 130
     first_part = (tmp_path / "part.mp4").read_bytes()
     assert "Stopped after step 2 of 6" in capsys.readouterr().err.replace("\n", " ")
     reached, state = pixels(tmp_path / "part.png"), tmp_path / "part.png.resume"
     assert reached.shape == (66, 90, 3) and state.is_file()
+    assert np.abs(last_frame(tmp_path / "part.mp4") - reached).mean() < 3, "though 3 does not divide 2"
     assert not np.array_equal(reached, pixels(tmp_path / "whole.png"))
     assert run("part.png", "--resume", "--guidance", "5") == 2
     assert "--guidance 3.0 (now 5.0)" in capsys.readouterr().err.replace("\n", " ")
-    assert run("part.png", "--resume", "--save-every", "1") == 0
+    assert run("part.png", "--resume", "--save-every", "5") == 0
     assert np.array_equal(pixels(tmp_path / "part.png"), pixels(tmp_path / "whole.png")) and not state.exists()
     assert (tmp_path / "part.mp4").read_bytes() == first_part and (tmp_path / "part.from2.mp4").is_file()
+    assert np.abs(last_frame(tmp_path / "part.from2.mp4") - pixels(tmp_path / "part.png")).mean() < 3
     assert run("part.png", "--resume") == 2
     assert "there is no" in capsys.readouterr().err
 
@@ -118,11 +126,11 @@ def test_what_could_not_be_written_is_written_with_resume(tmp_path: Path, monkey
             patched.setattr("csd_nerf.images.picture_files.write_picture", full)
             assert run(f"{name}.png", flags=flags) == 2
         said = capsys.readouterr().err.replace("\n", "")
-        assert "No space left" in said and f"{name}.png.resume keeps" in said and "--resume writes it" in said
+        assert "No space left" in said and f"{name}.png.resume keeps" in said and "--resume goes on" in said
         with monkeypatch.context() as patched:
             patched.setattr(sitting, "steps_progress", stop_after(1, of="Decoding"))
             assert run(f"{name}.png", "--resume", flags=flags) == 130
-        assert "--resume writes it" in capsys.readouterr().err.replace("\n", " ")
+        assert "--resume goes on" in capsys.readouterr().err.replace("\n", " ")
         assert run(f"{name}.png", "--resume", flags=flags) == 0
         assert np.array_equal(pixels(tmp_path / f"{name}.png"), pixels(tmp_path / f"{name}_whole.png"))
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -148,13 +156,15 @@ def test_regions_and_masks_edit_only_their_part(tmp_path: Path) -> None:
     assert change[:40].mean() > 3 * change[120:].mean()
 
 
-def test_a_preview_shows_some_patches_and_ends(tmp_path: Path) -> None:
+def test_a_preview_shows_some_patches_and_ends(tmp_path: Path, capsys) -> None:
     source = picture(tmp_path / "in.png")
-    assert main(["panorama", str(source), str(tmp_path / "out.png"), "--prompt", "make it night", *TOY,
-                 "--preview", "3"]) == 0  # fmt: skip
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out_preview.png"]
-    height, width = pixels(tmp_path / "out_preview.png").shape[:2]
-    assert width > 3 * 192 and height > 2 * 192
+    for asked, shown in ((3, 3), (20, 6)):
+        flags = ["--prompt", "make it night", *TOY, "--preview", str(asked)]
+        assert main(["panorama", str(source), str(tmp_path / "out.png"), *flags]) == 0
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out_preview.png"]
+        height, width = pixels(tmp_path / "out_preview.png").shape[:2]
+        assert shown * 192 < width < (shown + 1) * 192 and 2 * 192 < height < 3 * 192
+        assert f"{shown} patches; leave" in capsys.readouterr().err.replace("\n", " ")
 
 
 @pytest.mark.parametrize("editor", ["ip2p-patches", "multidiffusion"])
@@ -179,6 +189,7 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
         (["--prompt", "x", "--editor", "multidiffusion", "--noise", "canvas"], "--noise has no meaning"),
         (["--prompt", "x", "--editor", "ip2p-patches", "--resume"], "leave the flag out"),
         (["--prompt", "x", "--stride", "17"], "--stride 17"),
+        (["--prompt", "x", "--preset", "released", "--preview", "2"], "--preview 2: --preset released: "),
         (["--prompt", "x", "--seed", "-1"], "--seed -1"),
         (["--prompt", "x", "--steps", "0"], "--steps 0"),
         (["--prompt", "x", "--guidance", "nan"], "--guidance nan"),

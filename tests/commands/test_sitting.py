@@ -113,7 +113,7 @@ def test_a_result_that_cannot_be_written_is_not_lost(tmp_path: Path, error: Exce
         raise error
     sitting.keep(output, {}, state(9))
     with (
-        pytest.raises(ValueError, match=r"out\.png\.resume keeps .* --resume writes it") as raised,
+        pytest.raises(ValueError, match=r"out\.png\.resume keeps .* --resume goes on") as raised,
         sitting.finishing(output),
     ):
         raise error

@@ -155,7 +155,7 @@ def test_a_finished_edit_outlives_a_video_that_cannot_be_written(tmp_path: Path,
             patched.setattr("csd_nerf.images.video_writing.write_video_like", full)
             assert run(f"{name}.mp4", flags) == 2
         said = capsys.readouterr().err.replace("\n", "")
-        assert "No space left" in said and f"{name}.mp4.resume keeps" in said and "--resume writes it" in said
+        assert "No space left" in said and f"{name}.mp4.resume keeps" in said and "--resume goes on" in said
         assert run(f"{name}.mp4", flags, "--resume") == 0
         assert (tmp_path / f"{name}.mp4").read_bytes() == (tmp_path / f"{name}_whole.mp4").read_bytes()
         assert not (tmp_path / f"{name}.mp4.resume").exists()
@@ -192,6 +192,8 @@ def test_a_preview_shows_some_frames_and_ends(tmp_path: Path) -> None:
         (["--prompt", "x", "--temporal", "1", "--editor", "no-svgd"], "no-svgd"),
         (["--prompt", "x", "--editor", "ip2p", "--resume"], "leave --resume out"),
         (["--prompt", "x", "--editor", "dds"], "--source-prompt"),
+        (["--prompt", "x", "--preset", "released", "--max-frames", "2"], "--preset released: "),
+        (["--prompt", "x", "--preset", "released", "--preview", "2"], "--preview 2: --preset released: "),
     ],
 )
 def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:

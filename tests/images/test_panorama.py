@@ -216,7 +216,8 @@ def test_a_stopped_edit_goes_on_exactly_where_it_was(noise) -> None:
     assert rest.checkpoint.network_samples == whole.checkpoint.network_samples
 
 
-def test_pictures_on_the_way() -> None:
+@pytest.mark.parametrize("every", [3, 4, 5])
+def test_pictures_on_the_way_and_the_result(every: int) -> None:
     seen = []
     result = edit_panorama(
         FormulaPrior(),
@@ -224,10 +225,10 @@ def test_pictures_on_the_way() -> None:
         "make it red",
         settings=SETTINGS,
         on_picture=lambda step, image: seen.append((step, image)),
-        picture_every=3,
+        picture_every=every,
     )
-    assert [step for step, _ in seen] == [3, 6]
-    assert torch.equal(seen[1][1], result.image) and not torch.equal(seen[0][1], result.image)
+    assert [step for step, _ in seen] == [*range(every, 6, every), 6]
+    assert torch.equal(seen[-1][1], result.image) and not torch.equal(seen[0][1], result.image)
 
 
 def test_a_network_that_breaks_leaves_what_was_reached() -> None:

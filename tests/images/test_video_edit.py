@@ -10,7 +10,7 @@ from torch import Tensor
 from csd_nerf.distill import Condition, EditSettings, NonFiniteError, Target, edit_size
 from csd_nerf.images import frames as frames_module
 from csd_nerf.images.frames import FrameTargets, decode_frames, encode_frames
-from csd_nerf.images.running import Hooks
+from csd_nerf.images.running import Hooks, steps_of_some
 from csd_nerf.images.video_edit import VideoEdit, check_video, steps_for
 from csd_nerf.priors.sampling import ddim_timesteps
 from tests.distill.analytic import FormulaPrior, seeded
@@ -171,9 +171,9 @@ def test_a_temporal_kernel_makes_frames_listen_to_their_neighbours() -> None:
 
 
 def test_some_frames_alone_are_optimised_as_often_as_in_the_whole() -> None:
-    edit = edit_of(8, EditSettings(editor="csd-edit", steps=40, batch_size=4))
-    few = edit.only(torch.tensor([1, 6]))
-    assert few.settings.steps == 20 and torch.equal(few.latents, edit.targets.source[[1, 6]])
-    checkpoint, _ = few.run()
-    assert checkpoint.network_samples == 20 * 2 * 5
+    settings = EditSettings(editor="csd-edit", steps=40, batch_size=4, lr_decay_every=4)
+    few = steps_of_some(settings, 40 * 4 / 8, 2)
+    assert few.steps == 20 and few.lr_decay_every == 2, "and the rate falls as often"
+    sampled = EditSettings(editor="ip2p", steps=40)
+    assert steps_of_some(sampled, 20.0, 2) == sampled
     assert steps_for(24, 8) == 201 and steps_for(1, 8) == 67
