@@ -42,6 +42,7 @@ _SETTINGS = (
     "source_prompt",
     "noise",
     "stride",
+    "wrap",
     "temporal",
     "preset",
     "directional",

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -50,7 +50,8 @@ class Panorama:
     stride: int | None = None
     """Distance of neighbouring patches in latent pixels; default: a quarter of a patch (16 with Stable Diffusion)."""
     wrap: bool = False
-    """Left and right are neighbours, as in 360-degree pictures."""
+    """Left and right are neighbours, as in 360-degree pictures. Not for ip2p-patches, nor is --stride: their patches
+    lie side by side."""
     save_every: int | None = None
     """Also write an animation (OUT with .mp4) with a picture every so many steps; with --resume, of the steps that are
     left, beside the first part (out.from120.mp4)."""
@@ -88,7 +89,8 @@ class Panorama:
                 result = edit.result(outcome, update, on_picture)
             if RANK == 0:
                 self._write(result, picture)
-        return conclude(self.output, outcome.checkpoint, edit.total, outcome.complete, outcome.failure)
+        holds = None if edit.resumable else "shows the source, since sampling has no picture on the way"
+        return conclude(self.output, outcome.checkpoint, edit.total, outcome.complete, outcome.failure, holds)
 
     def _check(self) -> None:
         """What can be said before anything is read."""
@@ -117,11 +119,13 @@ class Panorama:
 
         from csd_nerf.images.panorama import BATCH_SIZE, check_panorama, layout_for, settings_for
         from csd_nerf.images.panorama_edit import prepare
-        from csd_nerf.images.picture_files import check_picture_output, read_picture
+        from csd_nerf.images.picture_files import WITH_ALPHA, check_picture_output, read_picture
         from csd_nerf.images.running import with_steps
 
         settings = settings_for(self.editor, self.flags.settings(self.noise))
         picture = read_picture(self.input)
+        if self.output.suffix.lower() not in WITH_ALPHA and picture.alpha is not None and picture.alpha.min() == 1:
+            picture = replace(picture, alpha=None)  # nothing is lost
         check_picture_output(self.output, alpha=picture.alpha is not None)
         height, width = picture.image.shape[-2:]
         regions = self._regions(height, width)

@@ -96,10 +96,13 @@ def finishing(output: Path) -> Iterator[None]:
         raise ValueError(f"{error}. {hint}") from error
 
 
-def conclude(output: Path, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None) -> int:
+def conclude(
+    output: Path, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None, holds: str | None = None
+) -> int:
     """The exit status, after what was reached is in `output`: 0, or 130 if it was stopped.
 
-    Raises `ValueError` for a failure. Of what is complete no state is left.
+    `holds` says in words what is in `output` where work that has no picture on the way was stopped. Raises `ValueError`
+    for a failure. Of what is complete no state is left.
     """
     from csd_nerf.images.checkpoint import checkpoint_path
 
@@ -110,6 +113,9 @@ def conclude(output: Path, state: "Checkpoint", steps: int, complete: bool, fail
         return 0
     if failure is not None:
         raise ValueError(f"{failure}. {output} has what was reached before")
+    if holds is not None:
+        say(f"Stopped before it was done: {output} {holds}")
+        return 130
     how = "; the same command with --resume goes on" if kept.is_file() else ""
     say(f"Stopped after step {state.step} of {steps}: {output} has what was reached{how}")
     return 130

@@ -28,7 +28,7 @@ class Video:
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """The video, in any container that PyAV reads, or a folder of frames."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """The edited video, or a folder for its frames."""
+    """The edited video, or a folder for its frames, which keep their transparency there."""
     prompt: str
     """The instruction, such as "make it night"."""
     editor: Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p"] = "csd-edit"
@@ -85,7 +85,9 @@ class Video:
             if self.latents == "disk":
                 remove_latents(self._folder())
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
-        return conclude(self.output, state, edit.total, complete, failure)
+        rest = video.count - edit.sampled
+        holds = None if edit.resumable else f"has {edit.sampled} sampled frames and {rest} of the source"
+        return conclude(self.output, state, edit.total, complete, failure, holds)
 
     def _checked(self) -> tuple["VideoSource", Any, Any]:
         """Everything that can be said before the first frame is encoded."""

@@ -68,8 +68,8 @@ def edit_panorama(
             are as many as optimise each latent pixel as often as 200 do in the paper (`PanoramaLayout.steps`), and the
             learning rate falls ten times over them, whatever `lr_decay_every` says; editors that sample make 50.
         negative_prompt: What to stay away from.
-        stride: Distance of neighbouring patches in latent pixels; None is a quarter of a patch.
-        wrap: Whether left and right are neighbours, as in 360-degree pictures.
+        stride: Distance of neighbouring patches in latent pixels; None is a quarter of a patch. Not for ip2p-patches.
+        wrap: Whether left and right are neighbours, as in 360-degree pictures. Not for ip2p-patches.
         seed: Same seed, same picture.
         resume: Go on from where an edit with the same arguments was stopped.
         on_step: Called as `on_step(done, total)`.
@@ -98,7 +98,15 @@ def layout_for(
     stride: int | None,
     wrap: bool,
 ) -> PanoramaLayout:
-    """How a panorama's editor cuts this picture: as the paper does, or with a border as well edited as the middle."""
+    """How a panorama's editor cuts this picture: as the paper does, or with a border as well edited as the middle.
+
+    Raises `ValueError` for a stride, and for a wish to wrap around, where patches lie side by side.
+    """
+    for name, value in (("stride", stride), ("wrap", wrap or None)):
+        if editor == "ip2p-patches" and value is not None:
+            raise ValueError(
+                f"{name}={value} has no meaning for editor={editor}, whose patches lie side by side: leave it out"
+            )
     height, width = picture.shape[-2:]
     even = settings.preset == "corrected" and not settings.parts.samples
     side_by_side = editor == "ip2p-patches"

@@ -80,6 +80,12 @@ def picture_size(path: Path) -> tuple[int, int]:
         return (width, height) if _orientation(opened) > 4 else (height, width)
 
 
+def has_transparency(path: Path) -> bool:
+    """Whether the picture in `path` has an alpha channel or the like. Raises `ValueError` as `picture_size`."""
+    with opened_picture(path) as opened:
+        return opened.has_transparency_data
+
+
 @contextlib.contextmanager
 def opened_picture(path: Path) -> Iterator[ImageFile.ImageFile]:
     """Pillow's picture, opened and perhaps not decoded yet; raises `ValueError` as `read_picture`.

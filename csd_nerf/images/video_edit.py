@@ -68,6 +68,8 @@ class VideoEdit(EditSteps):
 
     def __post_init__(self) -> None:
         """Begin with the source."""
+        self.sampled = 0
+        """Frames that an editor that samples is done with; the others are the source's."""
         if self.current is None:
             self.current = self.targets.source.clone()
         else:
@@ -156,4 +158,5 @@ class VideoEdit(EditSteps):
             if reached.steps < steps:
                 return 0
             self.latents[rows] = reached.latents.to(self.latents)
+            self.sampled += len(rows)
         return steps

@@ -1,8 +1,9 @@
 """Videos and folders of frames as streams of pictures, with all that is needed to write the same video again.
 
 Frames come upright, one by one, so that memory does not grow with the length. They are R'G'B' in [0, 1] of the video's
-own primaries and transfer curve (those of HDR are not brought to sRGB). Transparency is dropped. A video is
-decoded when it is opened, without keeping its frames: only that tells how many there are and when each is shown.
+own primaries and transfer curve (those of HDR are not brought to sRGB). Transparency is dropped; that of frames in a
+folder is read once more when they are written to one. A video is decoded when it is opened, without keeping its frames:
+only that tells how many there are and when each is shown.
 """
 
 from collections.abc import Iterator

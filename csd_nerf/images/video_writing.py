@@ -1,7 +1,7 @@
 """Videos and folders of frames, written as the source that they were made of: time, size, colours and sound stay.
 
-H.264 in MP4, MOV and MKV, VP9 in WebM; numbered PNG in a folder. Everything is written beside its place and moved there
-when it is complete.
+H.264 in MP4, MOV and MKV, VP9 in WebM; numbered PNG in a folder, as transparent as the frames of a folder were.
+Everything is written beside its place and moved there when it is complete.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from csd_nerf.images.picture_files import check_place, write_picture
+from csd_nerf.images.picture_files import check_place, has_transparency, read_picture, write_picture
 from csd_nerf.images.video_colours import RGB, Colours, to_frame
 from csd_nerf.images.video_decoding import is_picture
 from csd_nerf.images.video_reading import VideoSource
@@ -33,7 +33,7 @@ def check_video_output(path: Path, source: VideoSource | None = None) -> None:
 
     A path without extension, or a folder that there is, gets numbered PNG; it must not hold pictures, with which
     they would mix. With `source`, for its own place and for what the format cannot keep of it too; for sound that is
-    kept with fewer channels or at another rate a warning is logged.
+    kept with fewer channels or at another rate, and for transparency that is not, a warning is logged.
     """
     _check(path, source)
     suffix = path.suffix.lower()
@@ -41,6 +41,8 @@ def check_video_output(path: Path, source: VideoSource | None = None) -> None:
         way = sound_way(source, suffix)
         if way.loses:
             log.warning("%s: of the sound of %s, %s", path, source.path, way.loses)
+    if source is not None and suffix in CONTAINERS and any(has_transparency(file) for file in source.files):
+        log.warning("%s: the frames of %s have an alpha channel, which only a folder as OUT keeps", path, source.path)
 
 
 def _check(path: Path, source: VideoSource | None) -> None:
@@ -116,8 +118,9 @@ def _write_folder(path: Path, source: VideoSource, frames: Iterator[Float[Tensor
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
         for number, frame in enumerate(frames):
-            name = source.files[number].stem if source.files else f"{number:05d}"
-            write_picture(temporary / f"{name}.png", frame)
+            file = source.files[number] if source.files else None
+            alpha = read_picture(file).alpha if file is not None and has_transparency(file) else None
+            write_picture(temporary / f"{f'{number:05d}' if file is None else file.stem}.png", frame, alpha)
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner reads
         if path.is_dir():
             for file in sorted(temporary.iterdir()):

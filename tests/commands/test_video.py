@@ -173,6 +173,16 @@ def test_a_folder_of_frames_some_of_them_each_by_itself(tmp_path: Path) -> None:
     assert read_picture(output / "frame1.png").image.shape == (3, 32, 48)
 
 
+def test_stopped_while_sampling_it_says_which_frames_are_sampled(tmp_path: Path, monkeypatch, capsys) -> None:
+    source = write_clip(tmp_path / "in.mp4", noise(12))
+    monkeypatch.setattr(sitting, "steps_progress", stop_after(3))  # of 4: the first 8 frames are done after 2
+    flags = ["--prompt", "x", "--prior", "toy", "--steps", "4", "--editor", "ip2p"]
+    assert main(["video", str(source), str(tmp_path / "out.mp4"), *flags]) == 130
+    assert "out.mp4 has 8 sampled frames and 4 of the source" in capsys.readouterr().err.replace("\n", " ")
+    change = np.abs(frames_of(tmp_path / "out.mp4").astype(int) - frames_of(source)).mean(axis=(1, 2, 3))
+    assert change[:8].min() > 2 * change[8:].max()
+
+
 def test_a_preview_shows_some_frames_and_ends(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "in.mp4", noise(6))
     assert main(["video", str(source), str(tmp_path / "out.mp4"), "--prompt", "make it night", *TOY,

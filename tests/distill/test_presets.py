@@ -52,8 +52,13 @@ def test_what_is_given_wins_over_the_preset(preset) -> None:
         assert asdict(settings) == {"preset": preset} | COMMON | PRESETS[preset] | {name: value}
 
 
-def released_step(prior: FormulaPrior, x: Tensor, target: Target, t: int, eps: Tensor) -> Tensor:
-    """The authors' code, re-derived with loops: six samples a particle, w_y = 7.5, w_s = 5, autograd repulsion."""
+def released_step(
+    prior: FormulaPrior, x: Tensor, target: Target, t: int, eps: Tensor, *, injected: bool = False
+) -> Tensor:
+    """The authors' code, re-derived with loops: six samples a particle, w_y = 7.5, w_s = 5, autograd repulsion.
+
+    With `injected` the noise is subtracted in place of the source's estimate (CSD Figure 6, random noise).
+    """
     abar, n = prior.schedule.alphas_cumprod[t].to(x), len(x)
     assert target.source is not None and target.image is not None
     noisy, deltas = [], []
@@ -72,7 +77,7 @@ def released_step(prior: FormulaPrior, x: Tensor, target: Target, t: int, eps: T
             sides.append(answers[2] + 7.5 * (answers[0] - answers[1]) + 5.0 * (answers[1] - answers[2]))
             if len(sides) == 1:  # the edited side
                 noisy.append(x_t)
-        deltas.append(sides[0] - sides[1])
+        deltas.append(sides[0] - (eps[i] if injected else sides[1]))
     squares = sorted(float((a - b).square().sum()) for a in noisy for b in noisy)
     gamma = math.log(n + 1) / squares[(n * n - 1) // 2]
     gradient = torch.zeros_like(x)

@@ -21,11 +21,12 @@ def picture(height: int, width: int, seed: int = 3) -> Tensor:
     return torch.rand((3, height, width), generator=seeded(seed))
 
 
-def test_released_preset_is_the_released_rule_on_a_canvas() -> None:
+@pytest.mark.parametrize(("editor", "samples"), [("csd-edit", 5), ("random-noise", 3)])
+def test_released_preset_is_the_released_rule_on_a_canvas(editor: PanoramaEditor, samples: int) -> None:
     """Patches of 4 x 4 latents every 2 of them, one posterior sample of the whole, gradients over counts."""
     prior, source, steps = FormulaPrior(), picture(12, 20), 5
     settings = EditSettings("released", steps=steps, batch_size=4, lr_decay_every=2)
-    result = edit_panorama(prior, source, "make it red", settings=settings, stride=2, seed=7)
+    result = edit_panorama(prior, source, "make it red", editor=editor, settings=settings, stride=2, seed=7)
     generator = seeded(7)
     start = prior.encode_condition(source[None], scaled_sample=generator)[0]
     text, null = prior.encode_text(["make it red", ""])
@@ -38,7 +39,7 @@ def test_released_preset_is_the_released_rule_on_a_canvas() -> None:
         here, there = (torch.stack([whole[:, y : y + 4, x : x + 4] for y, x in chosen]) for whole in (canvas, start))
         rows = Target(texts=(text[None].expand(4, 2, 3),), null_text=null[None].expand(4, 2, 3), image=there,
                       source=there)  # fmt: skip
-        gradients = released_step(prior, here, rows, t, eps)
+        gradients = released_step(prior, here, rows, t, eps, injected=editor == "random-noise")
         total, count = torch.zeros_like(canvas), torch.zeros(6, 10)
         for (y, x), gradient in zip(chosen, gradients, strict=True):
             total[:, y : y + 4, x : x + 4] += gradient
@@ -46,7 +47,7 @@ def test_released_preset_is_the_released_rule_on_a_canvas() -> None:
         canvas = canvas - 2.0 * 0.9 ** (step // 2) * total / count.clamp(min=1)
     error = (result.checkpoint.latents - canvas).norm() / (canvas - start).norm()
     assert error < 1e-5
-    assert result.checkpoint.network_samples == steps * 4 * 5 and result.patches == 8
+    assert result.checkpoint.network_samples == steps * 4 * samples and result.patches == 8
 
 
 @pytest.mark.parametrize("size", [(8, 8), (13, 31), (31, 13), (5, 40), (3, 3)])

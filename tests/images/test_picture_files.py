@@ -126,6 +126,56 @@ def test_profiles_are_applied(tmp_path: Path) -> None:
         assert (picture.alpha is not None) == (name == "alpha.png")
 
 
+def inks() -> bytes:
+    """A CMYK profile under which all inks but black are invisible: L* falls from 80 to 0 with black, a* = b* = 0."""
+
+    def tag(kind: bytes, content: bytes) -> bytes:
+        return kind + bytes(4) + content + bytes(-len(content) % 4)
+
+    ramp, name = bytes(range(256)), b"inks\0"
+    corners = b"".join(bytes([0 if black else 204, 128, 128]) for _ in range(8) for black in (0, 1))
+    matrix = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
+    table = struct.pack(">4B", 4, 3, 2, 0) + matrix + ramp * 4 + corners + ramp * 3
+    tags = {
+        b"desc": tag(b"desc", struct.pack(">I", len(name)) + name + bytes(78)),
+        b"wtpt": tag(b"XYZ ", struct.pack(">3i", 63190, 65536, 54061)),
+        b"A2B0": tag(b"mft1", table),
+    }
+    index, content = b"", b""
+    for name, body in tags.items():
+        index += name + struct.pack(">2I", 128 + 4 + 12 * len(tags) + len(content), len(body))
+        content += body
+    white = struct.pack(">3i", 63190, 65536, 54061)
+    head = b"lcms" + bytes.fromhex("02400000") + b"prtrCMYKLab " + bytes(12) + b"acsp" + bytes(28) + white
+    body = struct.pack(">I", len(tags)) + index + content
+    return struct.pack(">I", 128 + len(body)) + head + bytes(124 - len(head)) + body
+
+
+def test_a_jpeg_of_inks_with_their_profile(tmp_path: Path) -> None:
+    """Grey of L* is Y = ((L* + 16) / 116)^3 in sRGB's curve; without its profile, 1 - black."""
+    cmyk = np.zeros((16, 32, 4), np.uint8)
+    cmyk[..., 0], cmyk[:, 16:, 3] = 200, 127
+    for name, profile in (("plain.jpg", None), ("profile.jpg", inks())):
+        Image.fromarray(cmyk, "CMYK").save(tmp_path / name, quality=100, icc_profile=profile)
+    left, right = read_picture(tmp_path / "profile.jpg").image.split(16, dim=2)
+    for half, lightness in ((left, 80), (right, 80 * 128 / 255)):
+        linear = ((lightness + 16) / 116) ** 3
+        assert (half - (1.055 * linear ** (1 / 2.4) - 0.055)).abs().max() < 3 / 255
+    left, right = read_picture(tmp_path / "plain.jpg").image.split(16, dim=2)
+    assert left[0].max() < 0.25 and left[1:].min() > 0.97 and right[0].max() < 0.15
+
+
+def test_a_jpeg_is_turned_as_the_camera_says(tmp_path: Path) -> None:
+    smooth = np.stack(np.meshgrid(np.arange(20), np.arange(12)), -1).astype(np.uint8) * 10
+    stored = np.dstack([smooth, np.full((12, 20), 90, np.uint8)])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    saved(tmp_path / "a.jpg", stored, exif=exif, quality=100, subsampling=0)
+    assert picture_size(tmp_path / "a.jpg") == (20, 12)
+    picture = read_picture(tmp_path / "a.jpg")
+    torch.testing.assert_close(picture.image, planes(np.rot90(stored, -1)), atol=4 / 255, rtol=0)
+
+
 def test_lab_and_its_profile(tmp_path: Path) -> None:
     lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     flat = Image.fromarray(np.full((4, 4, 3), (200, 60, 30), np.uint8))

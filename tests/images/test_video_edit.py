@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +33,9 @@ def edit_of(
     return VideoEdit(prior, settings, targets, generator, torch.arange(count) / 10, **more)
 
 
-def test_released_preset_is_the_released_rule_on_random_batches_of_frames() -> None:
-    settings = EditSettings("released", steps=5, batch_size=4, lr_decay_every=2, editor="csd-edit")
+@pytest.mark.parametrize(("editor", "samples"), [("csd-edit", 5), ("random-noise", 3)])
+def test_released_preset_is_the_released_rule_on_random_batches_of_frames(editor: Any, samples: int) -> None:
+    settings = EditSettings("released", steps=5, batch_size=4, lr_decay_every=2, editor=editor)
     edit = edit_of(7, settings)
     prior, generator = FormulaPrior(), seeded(5)
     start = prior.encode_condition(torch.stack(clip(7)), scaled_sample=generator)
@@ -45,9 +47,10 @@ def test_released_preset_is_the_released_rule_on_random_batches_of_frames() -> N
         eps = torch.randn((4, 4, 4, 4), generator=generator)
         target = Target(texts=(text[None].expand(4, 2, 3),), null_text=null[None].expand(4, 2, 3), image=start[rows],
                         source=start[rows])  # fmt: skip
-        x[rows] = x[rows] - 2.0 * 0.9 ** (step // 2) * released_step(prior, x[rows], target, t, eps)
+        gradient = released_step(prior, x[rows], target, t, eps, injected=editor == "random-noise")
+        x[rows] = x[rows] - 2.0 * 0.9 ** (step // 2) * gradient
     checkpoint, complete = edit.run()
-    assert complete and checkpoint.network_samples == 5 * 4 * 5
+    assert complete and checkpoint.network_samples == 5 * 4 * samples
     assert (edit.latents - x).norm() / (x - start).norm() < 1e-5
 
 

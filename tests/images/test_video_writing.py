@@ -13,6 +13,7 @@ from av.video.stream import VideoStream
 from PIL import Image
 
 from csd_nerf.images.frame_range import FrameRange
+from csd_nerf.images.picture_files import read_picture
 from csd_nerf.images.video_colours import Colours
 from csd_nerf.images.video_reading import VideoSource, open_video
 from csd_nerf.images.video_writing import check_video_output, write_video_like
@@ -241,6 +242,22 @@ def test_folders_get_numbered_frames_or_the_names_of_the_source(tmp_path: Path) 
     write_video_like(tmp_path / "c.mp4", source, flat(source))
     written = seen(tmp_path / "c.mp4", source)
     assert written.rate == 24 and written.colours == Colours(1, 6, 1, 1)
+
+
+def test_frames_of_a_folder_keep_their_transparency_in_a_folder(tmp_path: Path, caplog) -> None:
+    folder, opacity = tmp_path / "in", np.arange(32 * 48, dtype=np.uint32).reshape(32, 48).astype(np.uint8)
+    folder.mkdir()
+    for index, (pixels, alpha) in enumerate(zip(noise(2), (opacity, None), strict=True)):
+        Image.fromarray(pixels if alpha is None else np.dstack([pixels, alpha])).save(folder / f"{index}.png")
+    source = open_video(folder)
+    check_video_output(tmp_path / "out", source)
+    assert not caplog.messages
+    write_video_like(tmp_path / "out", source, flat(source))
+    first, second = (read_picture(tmp_path / "out" / f"{index}.png") for index in (0, 1))
+    assert first.alpha is not None and torch.equal((first.alpha * 255).round().byte(), torch.from_numpy(opacity))
+    assert second.alpha is None
+    check_video_output(tmp_path / "out.mp4", source)
+    assert [message for message in caplog.messages if "alpha channel, which only a folder" in message]
 
 
 def test_outputs_are_refused_before_the_work(tmp_path: Path) -> None:
