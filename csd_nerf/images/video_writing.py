@@ -157,7 +157,7 @@ def _write_file(path: Path, source: VideoSource, frames: Iterator[Float[Tensor, 
         if sound is not None:
             sound.write_until(None)
             if sound.damaged:
-                log.warning("%s: %d damaged packets of its sound were passed over", source.path, sound.damaged)
+                log.warning("%s: damaged packets of its sound that were passed over: %d", source.path, sound.damaged)
 
 
 def _mux(container: Any, packets: list[Any], durations: dict[int, int]) -> None:

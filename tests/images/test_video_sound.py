@@ -78,7 +78,7 @@ def test_damaged_packets_are_passed_over_and_the_rest_stays_in_step(tmp_path: Pa
     source = open_video(clip(tmp_path / "bad.mkv", "flac", 44100, "stereo", damaged=(4, 5)))
     check_video_output(tmp_path / "b.webm", source)
     write_video_like(tmp_path / "b.webm", source, flat(source))
-    assert caplog.messages == [f"{source.path}: 2 damaged packets of its sound were passed over"]
+    assert caplog.messages == [f"{source.path}: damaged packets of its sound that were passed over: 2"]
     assert caplog.records[0].levelno == logging.WARNING
     (cut, start), (reference, _) = sound(tmp_path / "b.webm"), sound(whole)
     assert 0.6 < len(cut) / 48000 < SECONDS
