@@ -38,6 +38,14 @@ def last_frame(path: Path) -> np.ndarray:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][-1].astype(int)
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Shells start what runs in the background with Ctrl-C ignored; Python then leaves it so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def stop_after(step: int, of: str = "Editing") -> Callable[..., object]:
     """In place of the progress bar: Ctrl-C after so many steps."""
 
