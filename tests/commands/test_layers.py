@@ -13,7 +13,8 @@ from csd_nerf.cli import main
 from csd_nerf.commands import sitting
 from csd_nerf.images.layers import LayerSettings, toy_settings
 from csd_nerf.images.picture_files import read_picture
-from tests.commands.test_panorama import picture, pixels, stop_after
+from tests.commands.pictures import picture, pixels
+from tests.commands.stopping import stop_after
 
 TOY = ["--prior", "toy", "--steps", "3", "--prompt", "a red mushroom on a meadow", "--lambda-fm", "0"]
 FILES = ["alpha.png", "composite.png", "layer.png"]

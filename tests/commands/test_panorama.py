@@ -1,63 +1,16 @@
 """`csd panorama` with the toy prior on small pictures: what it writes, how it is stopped, what it refuses."""
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from csd_nerf.cli import main
-from csd_nerf.commands import sitting
-
-TOY = ["--prior", "toy", "--steps", "6", "--batch-size", "2"]
-
-
-def picture(path: Path, size: tuple[int, int] = (90, 66), mode: str = "RGB") -> Path:
-    """A smooth picture; with transparency in its left half, if the mode has any."""
-    x, y = np.meshgrid(np.linspace(0, 1, size[0]), np.linspace(0, 1, size[1]))
-    channels = [x, y, 0.5 * np.ones_like(x), np.where(x < 0.5, 0.2, 1.0)]
-    array = (np.stack(channels[: len(mode)], axis=-1) * 255).round().astype(np.uint8)
-    Image.fromarray(array, mode).save(path)
-    return path
-
-
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.asarray(opened)
-
-
-def last_frame(path: Path) -> np.ndarray:
-    with av.open(str(path)) as container:
-        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)][-1].astype(int)
-
-
-@pytest.fixture(autouse=True)
-def ctrl_c_interrupts() -> Iterator[None]:
-    """Shells start what runs in the background with Ctrl-C ignored; Python then leaves it so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def stop_after(step: int, of: str = "Editing") -> Callable[..., object]:
-    """In place of the progress bar: Ctrl-C after so many steps."""
-
-    @contextmanager
-    def progress(console: object, label: str, first: int = 0) -> Iterator[Callable[[int, int], None]]:
-        def update(done: int, total: int) -> None:
-            if label == of and done == step:
-                os.kill(os.getpid(), signal.SIGINT)
-
-        yield update
-
-    return progress
+from tests.commands.pictures import TOY, picture, pixels
 
 
 def test_it_keeps_size_and_transparency_and_shows_how_it_came_about(tmp_path: Path, capsys) -> None:
@@ -69,79 +22,6 @@ def test_it_keeps_size_and_transparency_and_shows_how_it_came_about(tmp_path: Pa
     assert sorted(path.name for path in output.parent.iterdir()) == ["out.mp4", "out.png"]
     said = capsys.readouterr().err.replace("\n", " ")
     assert "90 x 66 pixels" in said and "patches of 64 x 64, 6 steps" in said and "60 network samples" in said
-
-
-def test_a_stopped_edit_has_a_picture_and_goes_on_to_the_same_end(tmp_path: Path, monkeypatch, capsys) -> None:
-    source = picture(tmp_path / "in.png")
-
-    def run(name: str, *more: str) -> int:
-        return main(["panorama", str(source), str(tmp_path / name), "--prompt", "make it night", *TOY, *more])
-
-    assert run("whole.png") == 0
-    with monkeypatch.context() as patched:
-        patched.setattr(sitting, "steps_progress", stop_after(2))
-        assert run("part.png", "--save-every", "3") == 130
-    first_part = (tmp_path / "part.mp4").read_bytes()
-    assert "Stopped after step 2 of 6" in capsys.readouterr().err.replace("\n", " ")
-    reached, state = pixels(tmp_path / "part.png"), tmp_path / "part.png.resume"
-    assert reached.shape == (66, 90, 3) and state.is_file()
-    assert np.abs(last_frame(tmp_path / "part.mp4") - reached).mean() < 3, "though 3 does not divide 2"
-    assert not np.array_equal(reached, pixels(tmp_path / "whole.png"))
-    assert run("part.png", "--resume", "--guidance", "5") == 2
-    assert "--guidance 3.0 (now 5.0)" in capsys.readouterr().err.replace("\n", " ")
-    assert run("part.png", "--resume", "--save-every", "5") == 0
-    assert np.array_equal(pixels(tmp_path / "part.png"), pixels(tmp_path / "whole.png")) and not state.exists()
-    assert (tmp_path / "part.mp4").read_bytes() == first_part and (tmp_path / "part.from2.mp4").is_file()
-    assert np.abs(last_frame(tmp_path / "part.from2.mp4") - pixels(tmp_path / "part.png")).mean() < 3
-    assert run("part.png", "--resume") == 2
-    assert "there is no" in capsys.readouterr().err
-
-
-def test_an_edit_goes_on_with_the_same_input_alone(tmp_path: Path, monkeypatch, capsys) -> None:
-    source = picture(tmp_path / "in.png")
-
-    def run(*more: str) -> int:
-        flags = ["--prompt", "make it night", *TOY, "--precision", "fp32", "--stride", "9", *more]
-        return main(["panorama", str(source), str(tmp_path / "out.png"), *flags])
-
-    with monkeypatch.context() as patched:
-        patched.setattr(sitting, "steps_progress", stop_after(2))
-        assert run() == 130
-    for other, said in (
-        (["--stride", "10"], "--stride 9 (now 10)"),
-        (["--precision", "bf16"], "--precision 'fp32' (now 'bf16')"),
-    ):
-        assert run("--resume", *other) == 2
-        assert said in capsys.readouterr().err.replace("\n", " ")
-    Image.fromarray(255 - pixels(source)).save(source)
-    assert run("--resume") == 2
-    assert "picture and regions" in capsys.readouterr().err.replace("\n", " ")
-
-
-def test_what_could_not_be_written_is_written_with_resume(tmp_path: Path, monkeypatch, capsys) -> None:
-    source = picture(tmp_path / "in.png")
-
-    def run(name: str, *more: str, flags: tuple[str, ...] = tuple(TOY)) -> int:
-        return main(["panorama", str(source), str(tmp_path / name), "--prompt", "make it night", *flags, *more])
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    sampled = ("--prior", "toy", "--steps", "3", "--editor", "multidiffusion")
-    for name, flags in (("csd", tuple(TOY)), ("sampled", sampled)):
-        assert run(f"{name}_whole.png", flags=flags) == 0
-        with monkeypatch.context() as patched:
-            patched.setattr("csd_nerf.images.picture_files.write_picture", full)
-            assert run(f"{name}.png", flags=flags) == 2
-        said = capsys.readouterr().err.replace("\n", "")
-        assert "No space left" in said and f"{name}.png.resume keeps" in said and "--resume goes on" in said
-        with monkeypatch.context() as patched:
-            patched.setattr(sitting, "steps_progress", stop_after(1, of="Decoding"))
-            assert run(f"{name}.png", "--resume", flags=flags) == 130
-        assert "--resume goes on" in capsys.readouterr().err.replace("\n", " ")
-        assert run(f"{name}.png", "--resume", flags=flags) == 0
-        assert np.array_equal(pixels(tmp_path / f"{name}.png"), pixels(tmp_path / f"{name}_whole.png"))
-    assert not [path.name for path in tmp_path.iterdir() if path.suffix != ".png" or path.name.startswith(".")]
 
 
 def test_regions_and_masks_edit_only_their_part(tmp_path: Path) -> None:
@@ -171,16 +51,6 @@ def test_a_preview_shows_some_patches_and_ends(tmp_path: Path, capsys) -> None:
         height, width = pixels(tmp_path / "out_preview.png").shape[:2]
         assert shown * 192 < width < (shown + 1) * 192 and 2 * 192 < height < 3 * 192
         assert f"{shown} patches; leave" in capsys.readouterr().err.replace("\n", " ")
-
-
-def test_stopped_while_sampling_it_says_that_the_picture_is_the_source(tmp_path: Path, monkeypatch, capsys) -> None:
-    source, output = picture(tmp_path / "in.png"), tmp_path / "out.png"
-    monkeypatch.setattr(sitting, "steps_progress", stop_after(2))
-    flags = ["--prompt", "x", "--prior", "toy", "--steps", "4"]
-    assert main(["panorama", str(source), str(output), *flags, "--editor", "multidiffusion"]) == 130
-    assert "out.png shows the source" in capsys.readouterr().err.replace("\n", " ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.png", "out.png"]
-    assert np.abs(pixels(output).astype(int) - pixels(source)).mean() < 5
 
 
 def test_a_picture_of_any_width_closes_its_circle(tmp_path: Path) -> None:

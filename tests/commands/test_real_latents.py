@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from csd_nerf.cli import main
-from tests.commands.test_panorama import picture, pixels
+from tests.commands.pictures import picture, pixels
 from tests.tiny_prior import make_tiny_prior
 
 TAESD = Path(__file__).resolve().parents[3] / "shared/data/taesd"

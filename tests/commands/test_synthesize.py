@@ -8,7 +8,8 @@ import pytest
 
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
-from tests.commands.test_panorama import pixels, stop_after
+from tests.commands.pictures import pixels
+from tests.commands.stopping import stop_after
 
 TOY = ["--prior", "toy", "--steps", "4", "--prompt", "a red mushroom on a meadow", "--lambda-fm", "0"]
 

@@ -15,7 +15,7 @@ from csd_nerf.cli import main
 from csd_nerf.commands import sitting
 from csd_nerf.images.picture_files import read_picture
 from csd_nerf.images.video_reading import open_video
-from tests.commands.test_panorama import stop_after
+from tests.commands.stopping import stop_after
 from tests.images.clips import noise, write_clip
 
 TOY = ["--prior", "toy", "--steps", "4", "--batch-size", "2"]

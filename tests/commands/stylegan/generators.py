@@ -6,7 +6,7 @@ import torch
 
 from csd_nerf.images.stylegan.files import load_generator
 from csd_nerf.images.stylegan.layouts import write_generator
-from tests.commands.test_panorama import stop_after
+from tests.commands.stopping import stop_after
 
 ADAPT = ["--prior", "toy", "--steps", "4", "--samples", "2", "--prompt", "a blue mushroom"]
 
