@@ -11,11 +11,12 @@ Measures of an object, all over the same views around it, 20 degrees above the h
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 
-from csd_nerf.bench.plan import Cell
+from csd_nerf.bench.plan import Cell, configuration_hash, weights_hash
 from csd_nerf.bench.results import Files, Kind, computed, picture_files
 
 VIEWS, SIZE, ELEVATION = 8, 64, 20.0
@@ -122,10 +123,21 @@ def _cell(caption: str, method: str, seed: int, steps: int, prior: str, precisio
         "options": dict(known.options),
         "seed": seed,
         "steps": steps,
-        "prior": prior,
+        "configuration": _configuration(known.run),
+        "prior": weights_hash(prior),
         "precision": precision,
     }
-    return Cell(spec, label=f"{caption}, {method}, seed {seed}", name=caption)
+    return Cell(spec, where={"prior": prior}, label=f"{caption}, {method}, seed {seed}", name=caption)
+
+
+@lru_cache
+def _configuration(run: str) -> str:
+    """Hash of a nerfstudio method's defaults."""
+    from csd_nerf.scenes.generation.config import dreamfusion_lite_config
+    from csd_nerf.scenes.generation.latent_config import latent_lite_config
+
+    made = {"csd-dreamfusion-lite": dreamfusion_lite_config, "latent-fm-lite": latent_lite_config}[run]()
+    return configuration_hash(made.pipeline, made.optimizers)
 
 
 def compute_object(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]) -> dict[str, bytes]:
@@ -156,7 +168,7 @@ def _make(
             spec["caption"],
             method=spec["run"],
             output_dir=Path(folder),
-            prior=spec["prior"],
+            prior=where["prior"],
             seed=spec["seed"],
             max_num_iterations=spec["steps"],
             configure=configure,

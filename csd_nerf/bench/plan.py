@@ -221,8 +221,12 @@ def _configuration() -> str:
     from csd_nerf.scenes.edit_config import lite_config
 
     config = lite_config()
-    pipeline = replace(config.pipeline, noise="independent")
-    text = re.sub(_ADDRESS_OR_UNRELATED, "", repr(pipeline) + repr(config.optimizers))
+    return configuration_hash(replace(config.pipeline, noise="independent"), config.optimizers)
+
+
+def configuration_hash(pipeline: Any, optimizers: Any) -> str:
+    """Hash of a method's defaults: a changed default is another experiment."""
+    text = re.sub(_ADDRESS_OR_UNRELATED, "", repr(pipeline) + repr(optimizers))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

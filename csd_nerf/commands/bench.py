@@ -1,12 +1,8 @@
 """`csd bench`: methods compared on scenes whose true edits are known. Heavy libraries load when it runs."""
 
 import os
-import platform
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,7 +13,6 @@ if TYPE_CHECKING:
     from csd_nerf.bench.benchmarks import Benchmark
     from csd_nerf.bench.engines import Engine
     from csd_nerf.bench.plan import Choice, Plan
-    from csd_nerf.bench.report import About
     from csd_nerf.bench.rows import Row
     from csd_nerf.bench.store import Store
     from csd_nerf.commands.bench_generate import GenerateRun
@@ -216,6 +211,7 @@ class Bench:
     def _report(self, plan: "Plan", store: "Store", table: dict[str, Any]) -> None:
         """Write what the finished cells give."""
         from csd_nerf.bench import report, sweep
+        from csd_nerf.bench.about import about_this_run
         from csd_nerf.bench.rows import rows_of
         from csd_nerf.images.writing import write_atomically
 
@@ -229,25 +225,13 @@ class Bench:
                 written.append("sweep.png")
         else:
             failures = {row.cell.key: store.failure(row.cell) or "" for row in rows}
-            page = report.markdown(plan, rows, _about(rows), failures)
+            page = report.markdown(
+                plan, rows, about_this_run(row.result["threads"] for row in rows if row.result), failures
+            )
             write_atomically(output / f"{name}.md", lambda path: _write(path, page))
             written += [f"{name}.md", *_sheets(plan, store, rows, output)]
             Console().print(page, markup=False, highlight=False, soft_wrap=True)
         _say(f"{output}: {', '.join(written)}")
-
-
-def _about(rows: "Sequence[Row]") -> "About":
-    """Who made the report, when and on what."""
-    import torch
-
-    from csd_nerf.bench.checkout import commit
-    from csd_nerf.bench.report import About
-
-    threads = sorted({row.result["threads"] for row in rows if row.result})
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    if threads:
-        machine += f", {' or '.join(map(str, threads))} thread{'s' if threads != [1] else ''} a cell"
-    return About(shlex.join(["csd", *sys.argv[1:]]), commit(), date.today().isoformat(), machine)
 
 
 def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -> list[str]:

@@ -1,10 +1,7 @@
 """`csd bench generate`: objects from captions; what of it is not shared with the benchmarks of edits."""
 
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +56,11 @@ class GenerateRun:
 
     def _report(self, cells: Any, store: Any) -> None:
         from csd_nerf.bench import generation_report as report
+        from csd_nerf.bench.about import about_this_run
         from csd_nerf.images.writing import write_atomically
 
         results = {cell.key: result for cell in cells if (result := store.result(cell)) is not None}
-        page = report.markdown(cells, results, self._about(results))
+        page = report.markdown(cells, results, about_this_run(result["threads"] for result in results.values()))
         table = report.to_csv(cells, results)
         write_atomically(self.output / "generate.md", lambda path: _write(path, page))
         write_atomically(self.output / "generate.csv", lambda path: _write(path, table))
@@ -75,18 +73,6 @@ class GenerateRun:
                 written.append(name)
         Console().print(page, markup=False, highlight=False, soft_wrap=True)
         _say(f"{self.output}: {', '.join(written)}")
-
-    def _about(self, results: dict[str, Any]) -> Any:
-        import os
-        import platform
-
-        import torch
-
-        from csd_nerf.bench.checkout import commit
-        from csd_nerf.bench.report import About
-
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-        return About(shlex.join(["csd", *sys.argv[1:]]), commit(), date.today().isoformat(), machine)
 
 
 def _say(message: str) -> None:

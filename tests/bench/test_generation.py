@@ -6,9 +6,12 @@ import io
 import pytest
 import torch
 
+from csd_nerf.bench import generation
 from csd_nerf.bench import generation_report as report
 from csd_nerf.bench.generation import CAPTIONS, ELEVATION, METHODS, SIZE, VIEWS, make_cells, measure, named
+from csd_nerf.bench.plan import weights_hash
 from csd_nerf.bench.report import About
+from csd_nerf.scenes.generation import config
 from csd_nerf.scenes.generation.cameras import OrbitRanges, turntable
 from csd_nerf.toyworld.cameras import orbit_cameras
 from csd_nerf.toyworld.render import Renderer
@@ -35,6 +38,25 @@ def test_what_decides_a_result_is_in_its_key():
     one, other = cells("a red car")
     assert one.key != other.key and one.key == cells("a red car")[0].key
     assert one.key != make_cells(["a red car"], ["csd"], (0,), quick=False, prior="toy", precision="fp32")[0].key
+
+
+def test_another_prior_or_other_defaults_of_the_method_are_another_experiment(monkeypatch, tmp_path):
+    (tmp_path / "model.json").write_text("{}")
+
+    def key() -> str:
+        return make_cells(["a red car"], ["csd"], (0,), quick=True, prior=str(tmp_path), precision="fp32")[0].key
+
+    before = key()
+    (tmp_path / "model.json").write_text("{ }")
+    weights_hash.cache_clear()
+    retrained = key()
+    assert retrained != before
+    monkeypatch.setitem(config.TOY_FIELD, "blob_radius", 0.7)
+    generation._configuration.cache_clear()
+    assert key() != retrained
+    monkeypatch.undo()
+    generation._configuration.cache_clear()
+    assert key() == retrained
 
 
 def test_a_true_object_is_recognised_and_another_is_not():

@@ -42,6 +42,13 @@ def test_regions_and_masks_edit_only_their_part(tmp_path: Path) -> None:
     assert change[:40].mean() > 3 * change[120:].mean()
 
 
+def test_where_the_instruction_has_no_guidance_of_its_own_a_patch_takes_four_samples(tmp_path: Path, capsys) -> None:
+    source, levels = picture(tmp_path / "in.png"), ["--t-min", "0.3", "--t-max", "0.5", "--text-t-min", "0.6"]
+    command = ["panorama", str(source), str(tmp_path / "out.png"), "--prompt", "make it night", *TOY, *levels]
+    assert main(command) == 0
+    assert "48 network samples" in capsys.readouterr().err.replace("\n", " ")
+
+
 def test_a_preview_shows_some_patches_and_ends(tmp_path: Path, capsys) -> None:
     source = picture(tmp_path / "in.png")
     for asked, shown in ((3, 3), (20, 6)):
@@ -88,6 +95,7 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
     ("arguments", "said"),
     [
         ([], "--prompt is empty"),
+        (["--prompt", "x", "--text-t-min", "0.6", "--text-t-max", "0.4"], "--text-t-min 0.6 is above --text-t-max 0.4"),
         (["--prompt", "x", "--save-every", "0"], "--save-every 0"),
         (["--prompt", "x", "--preview", "0"], "--preview 0"),
         (["--region", "1,2,3", "x"], "--region '1,2,3' is no box"),

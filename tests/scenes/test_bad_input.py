@@ -107,6 +107,8 @@ def test_empty_prompt(tiny_scene: Path, tmp_path: Path, prompt: str):
     [
         ({"guidance_scale": -1.0}, "--pipeline.guidance-scale -1.0: give 0 or more"),
         ({"image_guidance_scale": -0.5}, "--pipeline.image-guidance-scale -0.5: give 0 or more"),
+        ({"text_t_min": 1.5}, "--pipeline.text-t-min 1.5: give a fraction"),
+        ({"text_t_min": 0.6, "text_t_max": 0.4}, "--pipeline.text-t-min 0.6 is above --pipeline.text-t-max 0.4"),
         ({"t_min": 0.8, "t_max": 0.2}, "--pipeline.t-min 0.8 is above --pipeline.t-max 0.2"),
         ({"t_max": 1.5}, "--pipeline.t-max 1.5: give a fraction"),
         ({"t_max": 0.7, "t_max_end": 0.8}, "--pipeline.t-max-end 0.8: .* --pipeline.t-min 0.2 to --pipeline.t-max 0.7"),
