@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from csd_nerf.commands.demo import run_demo
-from csd_nerf.images.writing import contact_sheet, write_atomically
+from csd_nerf.images.writing import contact_sheet
+from csd_nerf.whole_files import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 PROMPTS = (

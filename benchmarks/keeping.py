@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from csd_nerf.bench.checkout import commit
-from csd_nerf.images.writing import write_atomically
+from csd_nerf.whole_files import write_atomically
 
 
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -23,12 +23,13 @@ from csd_nerf.bench.statistics import Interval, bootstrap
 from csd_nerf.distill import LossWeights, resize
 from csd_nerf.images.layers import LayerEditor, LayerSettings, edit_layers, toy_settings
 from csd_nerf.images.picture_files import read_picture
-from csd_nerf.images.writing import contact_sheet, write_atomically
+from csd_nerf.images.writing import contact_sheet
 from csd_nerf.priors import load_prior
 from csd_nerf.toyworld.cameras import orbit_cameras
 from csd_nerf.toyworld.render import Renderer
 from csd_nerf.toyworld.scene import scene_from_seed
 from csd_nerf.toyworld.trace import trace
+from csd_nerf.whole_files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "layers"
 SEEDS = (1_000_000, 1_000_002, 1_000_003, 1_000_005)

@@ -42,11 +42,12 @@ from csd_nerf.distill import LossWeights
 from csd_nerf.images.stylegan.adaptation import adapt
 from csd_nerf.images.stylegan.settings import TOY, TOY_LOSSES, AdaptSettings
 from csd_nerf.images.stylegan.showing import sample
-from csd_nerf.images.writing import contact_sheet, write_atomically
+from csd_nerf.images.writing import contact_sheet
 from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance
 from csd_nerf.priors import load_prior
 from csd_nerf.toyworld.judging.colour import to_lab
 from csd_nerf.toyworld.portraits import Portraits, draw_portraits
+from csd_nerf.whole_files import write_atomically
 
 OUTPUT = Path(__file__).parent / "results/stylegan"
 PROMPT = "a blue mushroom"

@@ -24,11 +24,12 @@ from csd_nerf.bench.statistics import Interval, bootstrap
 from csd_nerf.distill import LossWeights, Target, TextGuidance
 from csd_nerf.images.synthesis import TOY, SynthesisSettings, ablation_of
 from csd_nerf.images.synthesis_run import Synthesis
-from csd_nerf.images.writing import contact_sheet, write_atomically
+from csd_nerf.images.writing import contact_sheet
 from csd_nerf.priors import load_prior, sample
 from csd_nerf.toyworld.judging.colour import to_lab
 from csd_nerf.toyworld.judging.pictures import CaptionScene, PictureJudge, caption_scenes
 from csd_nerf.toyworld.render import Renderer
+from csd_nerf.whole_files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "synthesis"
 CAPTIONS, GROUPS, SAMPLES = 8, 5, 4

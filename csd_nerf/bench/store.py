@@ -14,7 +14,7 @@ from typing import Any
 
 from csd_nerf.bench.plan import Cell
 from csd_nerf.bench.results import RESULT, Files
-from csd_nerf.images.writing import write_atomically
+from csd_nerf.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,10 @@ class Store:
     def keep_failure(self, cell: Cell, error: str) -> None:
         """Write why a cell failed."""
         text = f"{cell.label}\n{error}\n"
-        write_atomically(self._failed(cell), lambda path: _write(path, text))
+        write_text(self._failed(cell), text)
 
     def _place(self, cell: Cell) -> Path:
         return self.folder / "cells" / cell.key
 
     def _failed(self, cell: Cell) -> Path:
         return self.folder / "failed" / f"{cell.key}.txt"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)

@@ -213,11 +213,11 @@ class Bench:
         from csd_nerf.bench import report, sweep
         from csd_nerf.bench.about import about_this_run
         from csd_nerf.bench.rows import rows_of
-        from csd_nerf.images.writing import write_atomically
+        from csd_nerf.whole_files import write_atomically, write_text
 
         output, name, rows = self._output(), self._name(), rows_of(plan, store, table)
         text = report.to_csv(rows, plan.subject)
-        write_atomically(output / f"{name}.csv", lambda path: _write(path, text))
+        write_text(output / f"{name}.csv", text)
         written = [f"{name}.csv"]
         if self.sweep:
             if any(row.result for row in rows):
@@ -228,7 +228,7 @@ class Bench:
             page = report.markdown(
                 plan, rows, about_this_run(row.result["threads"] for row in rows if row.result), failures
             )
-            write_atomically(output / f"{name}.md", lambda path: _write(path, page))
+            write_text(output / f"{name}.md", page)
             written += [f"{name}.md", *_sheets(plan, store, rows, output)]
             Console().print(page, markup=False, highlight=False, soft_wrap=True)
         _say(f"{output}: {', '.join(written)}")
@@ -237,7 +237,7 @@ class Bench:
 def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -> list[str]:
     """Write the contact sheets of what there are pictures of, and name them. Large ones are JPEGs."""
     from csd_nerf.bench import sheets
-    from csd_nerf.images.writing import write_atomically
+    from csd_nerf.whole_files import write_atomically
 
     written = []
     for scene in sorted({row.key[0] for row in rows}):
@@ -262,7 +262,3 @@ def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -
 
 def _say(message: str) -> None:
     _console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

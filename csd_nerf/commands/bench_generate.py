@@ -57,13 +57,13 @@ class GenerateRun:
     def _report(self, cells: Any, store: Any) -> None:
         from csd_nerf.bench import generation_report as report
         from csd_nerf.bench.about import about_this_run
-        from csd_nerf.images.writing import write_atomically
+        from csd_nerf.whole_files import write_atomically, write_text
 
         results = {cell.key: result for cell in cells if (result := store.result(cell)) is not None}
         page = report.markdown(cells, results, about_this_run(result["threads"] for result in results.values()))
         table = report.to_csv(cells, results)
-        write_atomically(self.output / "generate.md", lambda path: _write(path, page))
-        write_atomically(self.output / "generate.csv", lambda path: _write(path, table))
+        write_text(self.output / "generate.md", page)
+        write_text(self.output / "generate.csv", table)
         written = ["generate.md", "generate.csv"]
         for caption in dict.fromkeys(cell.spec["caption"] for cell in cells):
             sheet = report.sheet(cells, store, caption)
@@ -77,7 +77,3 @@ class GenerateRun:
 
 def _say(message: str) -> None:
     _console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

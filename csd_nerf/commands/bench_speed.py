@@ -93,11 +93,7 @@ class SpeedRun:
             raise ValueError(f"--output: {path} is damaged ({error}): remove it or give another folder") from error
 
     def _write(self, kept: list[dict[str, Any]], page: str) -> None:
-        from csd_nerf.images.writing import write_atomically
+        from csd_nerf.whole_files import write_text
 
         for name, text in (("speed.json", json.dumps(kept, indent=1) + "\n"), ("speed.md", page)):
-            write_atomically(self.output / name, lambda path, text=text: _write_text(path, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+            write_text(self.output / name, text)

@@ -21,7 +21,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from torch import Tensor
 
 from csd_nerf.commands.run_flags import flags_of_command
-from csd_nerf.images.writing import contact_sheet, write_atomically, write_video
+from csd_nerf.images.writing import contact_sheet, write_video
+from csd_nerf.whole_files import write_atomically, write_text
 
 if TYPE_CHECKING:  # nerfstudio takes seconds to import; the command's help does not wait for it
     from csd_nerf.scenes.trainer_config import EditTrainerConfig
@@ -123,8 +124,7 @@ def run_demo(
         metrics["truth"] = _compare(truth, before, after)
     sheet = contact_sheet([(title, images[:8]) for title, images in rows], scale=_enlargement(photos[0]))
     write_atomically(output / "comparison.png", lambda path: sheet.save(path, optimize=True))
-    text = json.dumps(metrics, indent=1) + "\n"
-    write_atomically(output / "metrics.json", lambda path: _write_text(path, text))
+    write_text(output / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     _say(f"{output}: before.mp4, after.mp4, comparison.png, metrics.json")
     return metrics
 
@@ -132,10 +132,6 @@ def run_demo(
 def _say(message: str) -> None:
     """Print one line as it is: brackets in paths are no markup."""
     _console.print(message, markup=False, highlight=False, soft_wrap=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
 
 
 def _flight(pipeline: "object", toy: bool, on_frame: Callable[[int, int], None]) -> Sequence[Float[Tensor, "3 h w"]]:

@@ -91,8 +91,9 @@ class Generate:
 
 def write_showcase(run: "GenerationRun", output: Path) -> None:
     """Write turntable.mp4, depth.mp4 and views.png of an object."""
-    from csd_nerf.images.writing import contact_sheet, write_atomically, write_video
+    from csd_nerf.images.writing import contact_sheet, write_video
     from csd_nerf.scenes.generation.showcase import render_turntable
+    from csd_nerf.whole_files import write_atomically
 
     with progress("Rendering") as update:
         shown = render_turntable(run.pipeline, _FRAMES, _SIZE, on_frame=update)

@@ -207,10 +207,7 @@ def _unwritable(path: Path) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
-    from csd_nerf.images.writing import write_atomically
+    from csd_nerf.whole_files import write_text
 
-    def write(file: Path) -> None:
-        file.write_text(text, encoding="utf-8")
-
-    write_atomically(path, write)
+    write_text(path, text)
     _console.print(f"{path} written", markup=False, highlight=False, soft_wrap=True)

@@ -169,7 +169,8 @@ class Panorama:
         }
 
     def _preview(self, edit: "PanoramaEdit") -> int:
-        from csd_nerf.images.writing import contact_sheet, write_atomically
+        from csd_nerf.images.writing import contact_sheet
+        from csd_nerf.whole_files import write_atomically
 
         with progress("Preview") as update:
             before, after = edit.compare(update)

@@ -112,7 +112,8 @@ class Synthesize:
     def _write(self, work: "Synthesis", result: "SynthesisResult", kept: Path, asked: dict[str, Any]) -> None:
         """Write the pictures, and what there is to know of them."""
         from csd_nerf.images.picture_files import write_picture
-        from csd_nerf.images.writing import contact_sheet, write_atomically
+        from csd_nerf.images.writing import contact_sheet
+        from csd_nerf.whole_files import write_atomically, write_text
 
         earlier, written = _written(self.output), []
         begun = -(-result.checkpoint.step // work.settings.steps) or 1
@@ -135,7 +136,7 @@ class Synthesize:
         written.append(kept.name)
         facts = {**asked, "steps made": state.step, "losses, last tenth": norms, "files": written}
         text = json.dumps(facts, indent=1)
-        write_atomically(self.output / _RECORD, lambda path: _write_text(path, text))
+        write_text(self.output / _RECORD, text + "\n")
         for name in earlier - set(written):
             (self.output / name).unlink(missing_ok=True)
         said = f"{state.network_samples} network samples, {duration(state.seconds)}"
@@ -149,7 +150,3 @@ def _written(folder: Path) -> set[str]:
         return {name for name in names if isinstance(name, str) and _OWN.fullmatch(name)}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text + "\n", encoding="utf-8")

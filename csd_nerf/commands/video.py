@@ -183,7 +183,8 @@ class Video:
 
         from csd_nerf.images.running import steps_of_some
         from csd_nerf.images.video import prepare_video
-        from csd_nerf.images.writing import contact_sheet, write_atomically
+        from csd_nerf.images.writing import contact_sheet
+        from csd_nerf.whole_files import write_atomically
 
         assert self.preview is not None
         some = min(self.preview, video.count)

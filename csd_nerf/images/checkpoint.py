@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from csd_nerf.images.writing import write_atomically
+from csd_nerf.whole_files import write_atomically
 
 _FORMAT = 1
 _READ_FOR_DIGEST, _PIECES = 1 << 28, 16

@@ -20,7 +20,8 @@ from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from csd_nerf.images.writing import write_atomically, write_deep_png
+from csd_nerf.images.writing import write_deep_png
+from csd_nerf.whole_files import write_atomically
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 """Extensions that are written. Whatever else Pillow knows is read too."""

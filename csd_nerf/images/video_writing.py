@@ -21,7 +21,7 @@ from csd_nerf.images.video_colours import RGB, Colours, to_frame
 from csd_nerf.images.video_decoding import is_picture
 from csd_nerf.images.video_reading import VideoSource
 from csd_nerf.images.video_sound import CONTAINERS, Soundtrack, log, sound_way
-from csd_nerf.images.writing import write_atomically
+from csd_nerf.whole_files import write_atomically
 
 # x264's macroblock tree, and several threads, now and then make another file of the same frames.
 _H264 = {"crf": "16", "preset": "medium", "x264-params": "no-mbtree=1"}

@@ -1,7 +1,5 @@
 """Pictures, contact sheets and videos on disk. Files appear complete or not at all."""
 
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -12,33 +10,14 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from csd_nerf.whole_files import in_place_when_done, write_atomically
+
 _MARGIN, _BACKGROUND, _INK = 6, (255, 255, 255), (30, 30, 30)
 
 
 def to_pil(image: Float[Tensor, "3 h w"]) -> Image.Image:
     """A picture in [0, 1] as 8-bit RGB."""
     return Image.fromarray((image.detach().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy())
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path beside `path`, then move the file into place."""
-    with in_place_when_done(path) as temporary:
-        write(temporary)
-
-
-@contextmanager
-def in_place_when_done(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is there in the end moves into place, unless an error ends the context."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_deep_png(path: Path, planes: Sequence[Tensor] | Tensor) -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from csd_nerf.images.writing import contact_sheet, to_pil, write_atomically, write_video
+from csd_nerf.images.writing import contact_sheet, to_pil, write_video
+from csd_nerf.whole_files import write_atomically
 
 
 def test_video_reads_back_with_its_frames(tmp_path: Path) -> None:

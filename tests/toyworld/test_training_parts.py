@@ -6,13 +6,14 @@ import torch
 from PIL import Image
 
 from csd_nerf.toyworld.training.averaging import WeightAverage
-from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from csd_nerf.toyworld.training.checkpoint import load_checkpoint, save_checkpoint
 from csd_nerf.toyworld.training.denoiser import drop_conditions
 from csd_nerf.toyworld.training.optimizer import MuonAdamW, orthogonalise
 from csd_nerf.toyworld.training.pictures import save_small
 from csd_nerf.toyworld.training.schedule import TimeBudget, learning_rate
 from csd_nerf.toyworld.training.settings import ConditioningDropout
 from csd_nerf.toyworld.training.tokenizer import load_tokenizer, tokenize, words_of, write_tokenizer
+from csd_nerf.whole_files import write_atomically
 
 TEXTS = [
     "a red metal teapot with an orange top hat on a meadow at night, front view",

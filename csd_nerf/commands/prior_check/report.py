@@ -37,7 +37,7 @@ from csd_nerf.toyworld.judging.hats import CLEAR, clear_colours
 from csd_nerf.toyworld.style_nets import PAINTINGS, load_style_nets
 from csd_nerf.toyworld.training.card import machine
 from csd_nerf.toyworld.training.card_parts import markdown_table, replace_gates
-from csd_nerf.toyworld.training.checkpoint import write_atomically
+from csd_nerf.whole_files import write_text
 
 PHOTO_GATES = ("sketch", "oil", "night", *PAINTINGS)
 """Styles that photos must show."""
@@ -92,7 +92,7 @@ def check_prior(flags: PriorCheck, console: Console) -> bool:
         "settings": vars(settings),
     }
     text = json.dumps({**facts, "passed": all_passed(results), **_numbers(measured, results)}, indent=1) + "\n"
-    write_atomically(flags.output / "check.json", lambda path: _write(path, text))
+    write_text(flags.output / "check.json", text)
     _print(console, results, measured, flags.output)
     if flags.write_card:
         write_gates_card(flags.card(), results, measured, facts, pictures)
@@ -183,7 +183,7 @@ def write_gates_card(
         sheet.save_small(card.parent / name)
         parts.append(f"{sheet.title}\n\n![{sheet.path.stem}]({name})")
     text = replace_gates(card.read_text(encoding="utf-8"), "\n\n".join(parts))
-    write_atomically(card, lambda path: _write(path, text))
+    write_text(card, text)
 
 
 def _numbers(measured: Measured, results: Sequence[Gate]) -> dict[str, Any]:
@@ -254,7 +254,3 @@ class _reporting:  # noqa: N801
         task = self._tasks.get(what) or self._bar.add_task(what)
         self._tasks[what] = task
         self._bar.update(task, completed=done, total=total)
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

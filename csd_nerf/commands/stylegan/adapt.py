@@ -186,7 +186,8 @@ class Adapt:
     def _write(self, source: "Generator", result: "AdaptResult") -> None:
         from csd_nerf.images.stylegan.files import save_generator
         from csd_nerf.images.stylegan.showing import before_and_after, walk
-        from csd_nerf.images.writing import write_atomically, write_video
+        from csd_nerf.images.writing import write_video
+        from csd_nerf.whole_files import write_atomically
 
         adapted, state = result.generator, result.outcome.checkpoint
         save_generator(self.output, adapted, "rosinality")

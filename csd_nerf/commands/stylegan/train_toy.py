@@ -140,8 +140,8 @@ class TrainToy:
         from safetensors import safe_open
         from safetensors.torch import save_file
 
-        from csd_nerf.images.writing import write_atomically
         from csd_nerf.toyworld.portraits import draw_portraits
+        from csd_nerf.whole_files import write_atomically
 
         path, facts = self._drawn(), {"what": f"{portraits}, {self.pictures}"}
         if path.is_file():
@@ -164,7 +164,8 @@ class TrainToy:
     def _write(self, training: "Training") -> None:
         from csd_nerf.images.stylegan.files import save_generator
         from csd_nerf.images.stylegan.showing import sample
-        from csd_nerf.images.writing import contact_sheet, write_atomically
+        from csd_nerf.images.writing import contact_sheet
+        from csd_nerf.whole_files import write_atomically
 
         generator = training.finished()
         save_generator(self.output, generator, "rosinality", half=True)

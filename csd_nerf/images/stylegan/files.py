@@ -15,7 +15,7 @@ from torch import Tensor
 
 from csd_nerf.images.stylegan.generator import Generator
 from csd_nerf.images.stylegan.layouts import CheckpointError, Layout, read_generator, write_generator
-from csd_nerf.images.writing import write_atomically
+from csd_nerf.whole_files import write_atomically
 
 SUFFIXES = (".safetensors", ".pt", ".pth")
 NETWORKS = ("g_ema", "G_ema", "generator", "g")

@@ -1,20 +1,11 @@
-"""Files that are either whole or absent: write beside the target, flush to disk, rename."""
+"""The state of a training on disk, whole or absent."""
 
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write(temporary)` and rename the result to `path`; a kill at any moment leaves the old file or the new."""
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    write(temporary)
-    with open(temporary, "rb+") as stream:
-        os.fsync(stream.fileno())
-    os.replace(temporary, path)
+from csd_nerf.whole_files import write_atomically
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from csd_nerf.toyworld.training.checkpoint import write_atomically
+from csd_nerf.whole_files import write_atomically
 
 
 def save_grid(
