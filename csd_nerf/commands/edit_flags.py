@@ -156,9 +156,9 @@ class EditFlags(PriorFlags):
 
     def load(self, *, needs_image: bool) -> "DiffusionPrior":
         """Load the prior; where several processes edit, they share its work."""
-        from csd_nerf.priors import edit_precision
+        from csd_nerf.priors import auto_precision
 
-        chosen = replace(self, precision=edit_precision(self.precision, self.device))
+        chosen = replace(self, precision=auto_precision(self.precision, self.device))
         return shared(super(EditFlags, chosen).load(needs_image=needs_image))
 
     def settings(self, noise: str | None) -> "EditSettings":
@@ -199,8 +199,8 @@ class EditFlags(PriorFlags):
         """What `auto` comes to on this machine."""
         import torch
 
-        from csd_nerf.priors import edit_precision
+        from csd_nerf.priors import auto_precision
 
-        chosen = edit_precision(self.precision, self.device)
+        chosen = auto_precision(self.precision, self.device)
         cuda = torch.cuda.is_available() if self.device == "auto" else self.device.startswith("cuda")
         return chosen if chosen != "auto" else "fp16" if cuda else "fp32"

@@ -9,7 +9,7 @@ from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
 from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior
 from csd_nerf.priors.picture_sampling import solver_of
 from csd_nerf.priors.prompts import DIRECTIONS, mix_encodings, nearest_view, view_prompts, view_weights
-from csd_nerf.priors.registry import PRIORS, edit_precision, load_prior, toy_folder
+from csd_nerf.priors.registry import PRIORS, auto_precision, load_prior, toy_folder
 from csd_nerf.priors.sampling import sample
 from csd_nerf.priors.source_bank import SourceBank
 from csd_nerf.priors.text_to_image import TextToImagePrior
@@ -30,7 +30,7 @@ __all__ = [
     "SourceBank",
     "TextToImagePrior",
     "decoder_of",
-    "edit_precision",
+    "auto_precision",
     "load_prior",
     "mix_encodings",
     "nearest_view",

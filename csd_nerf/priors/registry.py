@@ -104,8 +104,8 @@ def load_prior(
     return prior(components, name=shown, batch_size=batch_size)
 
 
-def edit_precision(dtype: DType, device: str | torch.device) -> DType:
-    """What 'auto' means for edits: bf16 on a CPU that has instructions for it, where edits take half the time.
+def auto_precision(dtype: DType, device: str | torch.device) -> DType:
+    """What 'auto' means for edits and objects: bf16 on a CPU that has instructions for it, at half the time.
 
     Edited pictures differ from float32's by rounding (54 dB with the toy prior). Elsewhere, and for everything else, it
     stays what it is for `load_prior`.

@@ -86,7 +86,7 @@ class EditTrainer(SceneTrainer):
 
     def _checked_prior(self) -> ImagePrior:
         """The prior, loaded if it was not given, after checking that it can do what the flags ask for."""
-        from csd_nerf.priors import PriorError, edit_precision, load_prior
+        from csd_nerf.priors import PriorError, auto_precision, load_prior
 
         options = self.config.pipeline
         device = options.prior_device or self.device
@@ -94,7 +94,7 @@ class EditTrainer(SceneTrainer):
             prior = self.prior or load_prior(
                 options.prior,
                 device=device,
-                dtype=edit_precision(options.prior_dtype, device),
+                dtype=auto_precision(options.prior_dtype, device),
                 batch_size=options.prior_batch_size,
                 needs_image=not options.settings().parts.text_only,
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from csd_nerf.priors import edit_precision, processor
+from csd_nerf.priors import auto_precision, processor
 
 
 @pytest.mark.parametrize(
@@ -26,11 +26,11 @@ def test_instructions_are_read_from_what_linux_says(tmp_path: Path, line: str, n
 def test_auto_is_bfloat16_only_for_edits_on_a_cpu_that_has_it(monkeypatch: pytest.MonkeyPatch):
     for native in (True, False):
         monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda native=native: native)
-        assert edit_precision("auto", "cpu") == ("bf16" if native else "auto")
-        assert edit_precision("fp32", "cpu") == "fp32"
+        assert auto_precision("auto", "cpu") == ("bf16" if native else "auto")
+        assert auto_precision("fp32", "cpu") == "fp32"
     monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert edit_precision("auto", "auto") == edit_precision("auto", "cuda:1") == "auto"
+    assert auto_precision("auto", "auto") == auto_precision("auto", "cuda:1") == "auto"
 
 
 def test_threads_are_limited_to_the_cores_that_may_be_used_unless_they_were_chosen(monkeypatch: pytest.MonkeyPatch):

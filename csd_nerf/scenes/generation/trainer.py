@@ -71,14 +71,15 @@ class GenerationTrainer(SceneTrainer):
 
     def _checked_prior(self) -> ViewPrior:
         """The prior, loaded if it was not given, after checking that it can do what the flags ask for."""
-        from csd_nerf.priors import PriorError, load_prior
+        from csd_nerf.priors import PriorError, auto_precision, load_prior
 
         options = self.config.pipeline
+        device = options.prior_device or self.device
         try:
             prior = self.prior or load_prior(
                 options.prior,
-                device=options.prior_device or self.device,
-                dtype=options.prior_dtype,
+                device=device,
+                dtype=auto_precision(options.prior_dtype, device),
                 batch_size=options.prior_batch_size,
             )
             options.check_prior(prior)
