@@ -49,7 +49,7 @@ class GenerationMethod:
     """The nerfstudio method."""
     options: Mapping[str, Any]
     """What of the pipeline's flags it changes."""
-    steps: tuple[int, int] = (600, 300)
+    steps: tuple[int, int] = (1000, 300)
     """Steps of the training: in full, and with --quick."""
 
 

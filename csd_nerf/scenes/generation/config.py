@@ -54,7 +54,7 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
     """`csd-dreamfusion-lite`: the same on a machine without a GPU, in minutes: dense grids and the toy prior."""
     full = dreamfusion_config()
     model = replace(full.pipeline.model, **TOY_FIELD, samples_per_ray=40)
-    views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.7)
+    views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.5)
 
     def optimizer(lr: float) -> dict[str, object]:
         return {
@@ -66,13 +66,14 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
         full,
         method_name="csd-dreamfusion-lite",
         steps_per_save=200,
-        max_num_iterations=600,
+        max_num_iterations=1000,
         pipeline=replace(
             full.pipeline,
             datamanager=views,
             model=model,
             prior="toy",
-            guidance_scale=7.5,
+            # More guidance leaves one colour of several: no wheels, no windows.
+            guidance_scale=5.0,
             t_max_end=0.5,
             # The distillation is a sum over latents, this a mean over rays. With less, the background is painted
             # onto what should be empty.
