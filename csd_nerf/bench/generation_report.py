@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 
 from csd_nerf.bench.generation import COMPARED, MEASURES, METHODS
@@ -19,6 +20,8 @@ Results = Mapping[str, Mapping[str, Any]]
 """Results by the cells' keys; what is not done is missing."""
 RECOGNISED = 0.5
 """Share of views from which an object counts as recognised."""
+_SIDES = (0, 3, 6)
+"""Which views the overview shows: from the front, from behind at an angle, from the side."""
 
 
 def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
@@ -85,6 +88,26 @@ def sheet(cells: Sequence[Cell], store: Store, caption: str) -> Image.Image | No
             files = store.read(cell)
             rows.append((cell.spec["method"], list(read_pictures(files, "after"))))
             rows.append(("depth", list(read_pictures(files, "depth"))))
+    return contact_sheet(rows) if rows else None
+
+
+def overview(cells: Sequence[Cell], store: Store) -> Image.Image | None:
+    """All captions side by side, from three sides by each method; white is what is missing.
+
+    None while nothing is done.
+    """
+    captions = list(dict.fromkeys(cell.spec["caption"] for cell in cells))
+    first = {(cell.spec["method"], cell.spec["caption"]): cell for cell in reversed(cells) if store.has(cell)}
+    rows = []
+    for method in [name for name in METHODS if any(name == made for made, _ in first)]:
+        views = [
+            read_pictures(store.read(first[method, caption]), "after") if (method, caption) in first else None
+            for caption in captions
+        ]
+        blank = torch.ones_like(next(pictures[0] for pictures in views if pictures is not None))
+        for side in _SIDES:
+            title = method if side == _SIDES[0] else ""
+            rows.append((title, [blank if pictures is None else pictures[side] for pictures in views]))
     return contact_sheet(rows) if rows else None
 
 

@@ -65,10 +65,12 @@ class GenerateRun:
         write_text(self.output / "generate.md", page)
         write_text(self.output / "generate.csv", table)
         written = ["generate.md", "generate.csv"]
+        sheets = {"overview": report.overview(cells, store)}
         for caption in dict.fromkeys(cell.spec["caption"] for cell in cells):
-            sheet = report.sheet(cells, store, caption)
+            sheets[caption.replace(" ", "_")] = report.sheet(cells, store, caption)
+        for stem, sheet in sheets.items():
             if sheet is not None:
-                name = f"{caption.replace(' ', '_')}.jpg"
+                name = f"{stem}.jpg"
                 write_atomically(self.output / name, lambda path, sheet=sheet: sheet.save(path, quality=90))
                 written.append(name)
         Console().print(page, markup=False, highlight=False, soft_wrap=True)

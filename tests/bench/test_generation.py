@@ -3,6 +3,7 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,8 @@ from csd_nerf.bench import generation_report as report
 from csd_nerf.bench.generation import CAPTIONS, ELEVATION, METHODS, SIZE, VIEWS, make_cells, measure, named
 from csd_nerf.bench.plan import weights_hash
 from csd_nerf.bench.report import About
+from csd_nerf.bench.results import picture_files
+from csd_nerf.bench.store import Store
 from csd_nerf.scenes.generation import config
 from csd_nerf.scenes.generation.cameras import OrbitRanges, turntable
 from csd_nerf.toyworld.cameras import orbit_cameras
@@ -98,3 +101,19 @@ def test_the_report_pairs_within_captions_and_tells_what_is_missing():
     lines = list(csv.DictReader(io.StringIO(report.to_csv(asked, results))))
     assert len(lines) == 4 and {line["R-precision"] for line in lines} == {"1.0000", "0.7500", "0.5000", "0.2500"}
     assert lines[0]["network_samples"] == "8"
+
+
+def test_the_overview_has_a_column_for_each_caption_and_leaves_what_is_missing_white(tmp_path):
+    asked, store = cells("a red car", "a blue snowman"), Store(tmp_path)
+    colours = {"csd": (1.0, 0.0, 0.0), "sds": (0.0, 0.0, 1.0)}
+    assert report.overview(asked, store) is None
+    for cell in asked[:3]:
+        shown = torch.tensor(colours[cell.spec["method"]])[None, :, None, None].expand(VIEWS, 3, 8, 8)
+        store.keep(cell, picture_files("after", shown) | {"result.json": b"{}"})
+    sheet = report.overview(asked, store)
+    assert sheet is not None
+    pixels = torch.from_numpy(np.array(sheet))
+    red, blue = ((pixels == torch.tensor(colour)).all(dim=2) for colour in ((255, 0, 0), (0, 0, 255)))
+    assert red.sum() == 3 * 2 * 64 and blue.sum() == 3 * 64
+    assert torch.nonzero(red)[:, 0].max() < torch.nonzero(blue)[:, 0].min()
+    assert torch.nonzero(blue)[:, 1].max() < torch.nonzero(red)[:, 1].max()
