@@ -17,6 +17,7 @@ _FLAGS = {
     "--pipeline.prompt": "--prompt",
     "--pipeline.guidance-scale": "--guidance",
     "--pipeline.seed": "--seed",
+    "--pipeline.kernel": "--kernel",
     "--pipeline.prior": "--prior",
     "--max-num-iterations": "--steps",
     "--output-dir": "--output",

@@ -1,6 +1,8 @@
 """A NeRF whose loss is not finite any more: noticed at once, before a checkpoint of it is written."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +26,20 @@ class LossWatch:
         """
         self._checkpoints, self._allowed, self._lost = checkpoints, _PATIENCE if scaled else 0, 0
         self._remedy = remedy
+        self.resumed: Path | None = None
+        """The checkpoint that the run went on from."""
 
     def check(self, loss: Tensor, step: int) -> None:
         """Raise `SceneError` if the loss has been non-finite for too long."""
         self._lost = 0 if torch.isfinite(loss).all() else self._lost + 1
         if self._lost > self._allowed:
             raise self.failure(step, "its loss is not finite")
+
+    def check_weights(self, weights: Mapping[str, Any], step: int) -> None:
+        """Raise `SceneError` if a checkpoint of these weights could not be gone on from."""
+        for name, value in weights.items():
+            if isinstance(value, Tensor) and not torch.isfinite(value).all():
+                raise self.failure(step, f"{name} is not finite")
 
     def failure(self, step: int, what: str) -> SceneError:
         """The error that says how to go on."""
@@ -39,4 +49,6 @@ class LossWatch:
             start = (
                 f"The last checkpoint is from before, step {step_saved}: resume with --load-dir {self._checkpoints} and"
             )
+        elif self.resumed is not None:
+            start = f"Nothing is saved since {self.resumed}: resume with --load-dir {self.resumed.parent} and"
         return SceneError(f"the NeRF failed at step {step}: {what}. {start} {self._remedy}.")

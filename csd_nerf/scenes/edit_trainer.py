@@ -135,6 +135,7 @@ class EditTrainer(SceneTrainer):
     def _resume(self, path: Path) -> None:
         loaded = read_checkpoint(path)
         self.pipeline.method, self.pipeline.checkpoint_path = str(self.config.method_name), path
+        self._losses.resumed = path
         self.pipeline.load_pipeline(loaded["pipeline"], loaded["step"])
         self._last_step = int(loaded["step"])
         self._start_step = self._last_step + 1
@@ -153,9 +154,7 @@ class EditTrainer(SceneTrainer):
         except ValueError as error:
             raise SceneError(f"--load-dir: checkpoint {path} does not fit --data: {error}.") from error
         if goes_on:
-            self.optimizers.load_optimizers(loaded["optimizers"])
-            if self.config.load_scheduler:
-                self.optimizers.load_schedulers(loaded["schedulers"])
+            self.load_optimizers(loaded)
         if loaded["scalers"]:  # a run on a CPU has none
             self.grad_scaler.load_state_dict(loaded["scalers"])
         self.pipeline.csd_edit.show(self.session.instruction)

@@ -17,7 +17,9 @@ from csd_nerf.priors.sharded import is_main
 from csd_nerf.scenes import compatibility  # noqa: F401 - what nerfstudio needs here applies on import
 from csd_nerf.scenes.checkpoints import write_checkpoint
 from csd_nerf.scenes.divergence import LossWatch
+from csd_nerf.scenes.learning_rates import take_learning_rates
 from csd_nerf.scenes.random_state import deterministic
+from csd_nerf.scenes.terminal import say
 from csd_nerf.scenes.work_clock import WorkClock
 
 
@@ -55,6 +57,17 @@ class SceneTrainer(Trainer):
     def before_saving(self) -> None:
         """Write what a checkpoint needs beside itself."""
 
+    def load_optimizers(self, loaded: dict[str, Any]) -> None:
+        """Take optimisers and schedules of a checkpoint, but the learning rates that the flags say now."""
+        parts = self.optimizers
+        parts.load_optimizers(loaded["optimizers"])
+        if self.config.load_scheduler:
+            parts.load_schedulers(loaded["schedulers"])
+        rates = {name: entry["optimizer"].lr for name, entry in self.config.optimizers.items()}
+        for name, (before, now) in take_learning_rates(parts.optimizers, parts.schedulers, rates).items():
+            flag = f"--optimizers.{name.replace('_', '-')}.optimizer.lr"
+            say(f"Other than in that run, and used from now on: {flag} {now:g} (was {before:g}).")
+
     def train(self) -> None:
         """Train until all steps are made."""
         with deterministic(self.is_deterministic and self.device == "cpu"):
@@ -88,9 +101,11 @@ class SceneTrainer(Trainer):
         path = self.checkpoint_dir / f"step-{step:09d}.ckpt"
         if step == self._saved_step and path.exists():
             return
-        self._saved_step = step
         if not is_main():
+            self._saved_step = step
             return
+        self._losses.check_weights(self.pipeline.state_dict(), step)
+        self._saved_step = step
         self.before_saving()
         write_checkpoint(path, self._checkpoint(step), self.base_dir)
         if self.config.save_only_latest_checkpoint:

@@ -69,7 +69,7 @@ def load_shape(
         raise SceneError(f"shape scale {scale}: give more than 0 and at most 1, where the object's box ends")
     if not 0 <= freedom < math.inf:
         raise SceneError(f"shape freedom {freedom}: give a distance, 0 or more (the box is 2 wide)")
-    vertices, triangles = _read(path)
+    vertices, triangles = read_mesh(path)
     vertices = vertices - (vertices.amax(0) + vertices.amin(0)) / 2
     vertices = vertices * (2 * scale / float((vertices.amax(0) - vertices.amin(0)).max()))
     turn = {"z": (0, 1, 2), "y": (2, 0, 1), "x": (1, 2, 0)}[up]  # cyclic, so that left stays left
@@ -110,7 +110,8 @@ def _distance(
     return torch.from_numpy(scene.compute_distance(open3d.core.Tensor(points.numpy())).numpy())
 
 
-def _read(path: Path) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "f 3"]]:
+def read_mesh(path: Path) -> tuple[Float[Tensor, "v 3"], Int[Tensor, "f 3"]]:
+    """Vertices and triangles of a file. Raises `SceneError`, naming it, if it holds no mesh."""
     import trimesh
 
     if not path.is_file():

@@ -19,6 +19,7 @@ TOY_CAMERAS = {
 """From where the toy world's pictures were taken, see `csd_nerf.toyworld.cameras`."""
 TOY_FIELD = {
     "field": "voxel-grid",
+    "voxels": (16, 48),
     "blob_density": 6.0,
     "blob_radius": 0.6,
     "width": 32,
@@ -77,7 +78,6 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
             # The distillation is a sum over latents, this a mean over rays. With less, the background is painted
             # onto what should be empty.
             opacity_weight=30.0,
-            orientation_weight=1.0,
             # At 32 pixels lights cost more than they tell.
             lit_probability=0.0,
             **TOY_WORDS,

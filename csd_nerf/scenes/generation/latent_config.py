@@ -6,15 +6,20 @@ from typing import Any
 from nerfstudio.configs.base_config import LoggingConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
 
+from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.generation.config import TOY_CAMERAS, TOY_FIELD, TOY_WORDS
 from csd_nerf.scenes.generation.datamanager import RandomViewDataManagerConfig
 from csd_nerf.scenes.generation.latent_model import LatentModelConfig
 from csd_nerf.scenes.generation.latent_options import LatentField, LatentPipelineConfig
 from csd_nerf.scenes.generation.optimisers import AdamaxOptimizerConfig
+from csd_nerf.scenes.generation.options import flag_of
 from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
 
 STEPS: dict[LatentField, int] = {"latent-nerf": 7000, "sjc": 10000}
 """LDP Section 5.1; those of latent-nerf with 2,000 of refinement."""
+_LITE_REFINED = 200
+_RATES = {"fields": (1e-3, 1e-2), "background": (1e-3, 3e-3)}
+"""Learning rates of latent-nerf, in full and -lite."""
 
 
 @dataclass
@@ -30,19 +35,28 @@ class LatentTrainerConfig(GenerationTrainerConfig):
         """Settle what depends on the field, then as in the class that this extends."""
         if self.max_num_iterations is None:
             self.max_num_iterations = STEPS[self.pipeline.field]
-        if self.pipeline.field == "sjc":
+        options = self.pipeline
+        if options.field == "sjc" and options.refine_steps == _LITE_REFINED:
+            options.refine_steps = None  # the -lite default is that of latent-nerf
+        if options.refined >= self.max_num_iterations and options.refined:
+            raise SceneError(
+                f"{flag_of('refine_steps')} {options.refined} leaves none of the {self.max_num_iterations} steps for "
+                "the latents: give fewer, or raise --max-num-iterations."
+            )
+        if options.field == "sjc":
             self.optimizers = {**self.optimizers, **jacobian_optimizers(self.optimizers)}
         super().check()
 
 
 def jacobian_optimizers(given: dict[str, Any]) -> dict[str, Any]:
-    """Adamax for the voxel grid, 1/500 of its learning rate for the background; what is no default is kept."""
-    own = {
-        "fields": {"optimizer": AdamaxOptimizerConfig(lr=0.05), "scheduler": None},
-        "background": {"optimizer": AdamaxOptimizerConfig(lr=1e-4), "scheduler": None},
-    }
-    kept = {name for name in own if isinstance(given[name]["optimizer"], AdamaxOptimizerConfig)}
-    return {name: entry for name, entry in own.items() if name not in kept}
+    """Adamax for the voxel grid, 1/500 of its learning rate for the background; rates that are no defaults are kept."""
+    found = {}
+    for name, rate in (("fields", 0.05), ("background", 1e-4)):
+        optimizer = given[name]["optimizer"]
+        if not isinstance(optimizer, AdamaxOptimizerConfig):
+            chosen = rate if optimizer.lr in _RATES[name] else optimizer.lr
+            found[name] = {"optimizer": AdamaxOptimizerConfig(lr=chosen), "scheduler": None}
+    return found
 
 
 def latent_config() -> LatentTrainerConfig:
@@ -57,11 +71,13 @@ def latent_config() -> LatentTrainerConfig:
         mixed_precision=False,
         pipeline=LatentPipelineConfig(
             datamanager=RandomViewDataManagerConfig(resolution=64, views_per_step=1),
-            model=LatentModelConfig(field="hash-grid"),
+            # The release of Score Jacobian Chaining has a grid of 100; the first number is the voxel-grid's.
+            model=LatentModelConfig(field="hash-grid", voxels=(16, 100)),
             prior="stable-diffusion",
             kernel="independent",
             guidance_scale=100.0,
-            opacity_weight=5e-4,
+            opacity_weight=0.0,
+            entropy_weight=5e-4,  # Latent-NeRF's lambda for sparsity, which is the entropy of the opacity
             lit_probability=0.0,
         ),
         optimizers={"fields": optimizer(1e-3), "background": optimizer(1e-3), "colours": optimizer(1e-3)},
@@ -92,7 +108,8 @@ def latent_lite_config() -> LatentTrainerConfig:
             guidance_scale=5.0,
             t_max_end=0.5,
             opacity_weight=30.0,
-            refine_steps=200,
+            entropy_weight=0.0,
+            refine_steps=_LITE_REFINED,
             refine_resolution=64,
             **TOY_WORDS,
         ),

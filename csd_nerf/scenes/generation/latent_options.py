@@ -1,5 +1,6 @@
 """Flags of `latent-fm`: latent score distillation with feature matching and the KL regulariser (LDP)."""
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,8 @@ from csd_nerf.distill.latent_objective import LDP_WEIGHTS, LossWeights
 from csd_nerf.distill.types import ViewPrior
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.generation.latent_model import LatentModelConfig
-from csd_nerf.scenes.generation.options import GenerationPipelineConfig, flag_of
+from csd_nerf.scenes.generation.options import GenerationPipelineConfig, ViewKernel, flag_of
+from csd_nerf.scenes.shape_guide import read_mesh
 
 LatentField = Literal["latent-nerf", "sjc"]
 PRESETS: dict[LatentField, str] = {"latent-nerf": "latent-nerf", "sjc": "jacobian-nerf"}
@@ -34,6 +36,8 @@ class LatentPipelineConfig(GenerationPipelineConfig):
     field: LatentField = "latent-nerf"
     """latent-nerf: --pipeline.model.field, refined in colour at the end. sjc: the voxel grid of Score Jacobian
     Chaining, with its emptiness loss."""
+    kernel: ViewKernel = "independent"
+    """LDP scores each view by itself: independent is the only choice here."""
     feature_matching_weight: float | None = None
     """lambda_1 of LDP Eq. 4; 0 switches the loss off. None takes LDP's for the field: 0.01, sjc 0.1."""
     kl_weight: float | None = None
@@ -89,6 +93,12 @@ class LatentPipelineConfig(GenerationPipelineConfig):
     def check(self) -> None:
         """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""
         super().check()
+        for name, only in (("kernel", "independent"), ("noise", "independent"), ("mixing", "row")):
+            if getattr(self, name) != only:
+                raise SceneError(
+                    f"{flag_of(name)} {getattr(self, name)}: latent-fm scores each view by itself (LDP): leave the "
+                    "flag out, or take csd-dreamfusion."
+                )
         for flag in ("feature_matching_weight", "kl_weight", "lsd_weight"):
             value = getattr(self, flag)
             if value is not None and not 0 <= value < math.inf:
@@ -109,6 +119,19 @@ class LatentPipelineConfig(GenerationPipelineConfig):
             path = getattr(self, name)
             if path is not None and not path.exists():
                 raise SceneError(f"{flag_of(name)} {path} does not exist.")
+        if self.shape is not None:
+            if not 0 < self.shape_scale <= 1:
+                raise SceneError(
+                    f"{flag_of('shape_scale')} {self.shape_scale}: give more than 0 and at most 1, where the object's "
+                    "box ends."
+                )
+            if not 0 <= self.shape_freedom < math.inf:
+                raise SceneError(
+                    f"{flag_of('shape_freedom')} {self.shape_freedom}: give a distance, 0 or more (the box is 2 wide)."
+                )
+            read_mesh(self.shape)
+        if self.decoder is not None:
+            _check_decoder(self.decoder)
         if self.field == "sjc":
             self.model.field = "sjc"
 
@@ -127,6 +150,23 @@ class LatentPipelineConfig(GenerationPipelineConfig):
         from csd_nerf.scenes.generation.latent_guide import latent_guide
 
         return latent_guide(prior, self)
+
+
+def _check_decoder(folder: Path) -> None:
+    """Raise `SceneError` for what feature matching cannot read, by its config.json, before any weights are loaded."""
+    flag, described = f"{flag_of('decoder')} {folder}", folder / "config.json"
+    try:
+        facts = json.loads(described.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SceneError(f"{flag} is no tiny autoencoder: {described} cannot be read ({error}).") from error
+    kind, channels = facts.get("_class_name"), facts.get("latent_channels", 4)
+    if kind != "AutoencoderTiny":
+        raise SceneError(
+            f"{flag} holds a model of the class {kind}: give the folder of an AutoencoderTiny, such as TAESD's, or "
+            "leave the flag out to take the prior's own decoder."
+        )
+    if channels != 4:
+        raise SceneError(f"{flag} decodes latents of {channels} channels, and the field renders 4: give another.")
 
 
 def _grey(prior: ViewPrior) -> Any:

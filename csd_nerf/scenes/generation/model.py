@@ -1,5 +1,6 @@
 """The object as a nerfstudio model: nerfstudio's viewer, renderer and exporter see it through this."""
 
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, cast
 
@@ -65,6 +66,26 @@ class ObjectModelConfig(ModelConfig):
     """Density from which a cell counts as occupied."""
     eval_num_rays_per_chunk: int = 1 << 14
     """Rays rendered at once, outside of training."""
+
+    def problem(self) -> str | None:
+        """What cannot work, by the name of the field."""
+        counts = (
+            "width", "blocks", "frequencies", "levels", "log2_table", "finest", "voxel_features", "samples_per_ray",
+            "occupancy_resolution", "eval_num_rays_per_chunk",
+        )  # fmt: skip
+        for name in counts:
+            if getattr(self, name) < 1:
+                return f"{name}={getattr(self, name)}: give at least 1"
+        if not self.voxels or min(self.voxels) < 2:
+            return f"voxels={self.voxels}: give numbers of 2 or more"
+        if self.background_frequencies < 1:
+            return f"background_frequencies={self.background_frequencies}: give at least 1"
+        for name, least in (("blob_density", -math.inf), ("blob_radius", 0.0), ("occupancy_threshold", 0.0)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > least):
+                kind = "a finite number" if least == -math.inf else "a finite number above 0"
+                return f"{name}={value}: give {kind}"
+        return None
 
     def field_settings(self) -> FieldSettings:
         """Size and start of the field."""

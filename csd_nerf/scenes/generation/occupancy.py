@@ -33,7 +33,10 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def update(self, density: Callable[[Tensor], Tensor], seed: int, step: int) -> None:
-        """Look densities up at one random point in each cell, if this step is one for it."""
+        """Look densities up at one random point in each cell, if this step is one for it.
+
+        Raises `FloatingPointError` if they are not finite.
+        """
         if step % self.every:
             return
         generator = step_generator(seed, Stream.OCCUPANCY, step)
@@ -42,6 +45,8 @@ class OccupancyGrid(nn.Module):
         inside = torch.rand(corners.shape, generator=generator)
         points = ((corners + inside) / self.resolution * 2 - 1).to(self.density.device)
         found = torch.cat([density(rows) for rows in points.split(_ROWS)]).reshape(self.density.shape)
+        if not torch.isfinite(found).all():  # it would count as empty, and nothing would ever be rendered again
+            raise FloatingPointError("the object's density is not finite")
         self.density.copy_(torch.maximum(self.decay * self.density, found.to(self.density)))
         # Never all empty: what starts as thin fog must be able to grow.
         above = (self.density >= (0.99 * self.density.mean()).clamp(max=self.threshold)).float()

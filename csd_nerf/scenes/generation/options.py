@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
 from csd_nerf.distill.schedule import UniformTimesteps
@@ -82,7 +83,8 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
     overhead_ramp: float = 0.0
     """Degrees over which that prompt takes over; 0 switches at once (DreamFusion)."""
     orientation_weight: float = 1e-2
-    """Weight of the regulariser against visible surface that faces away from the camera (DreamFusion)."""
+    """Weight of the regulariser against visible surface that faces away from the camera (DreamFusion); counts
+    in lit steps, the only ones that have normals."""
     opacity_weight: float = 1e-3
     """Weight of the regulariser on opacity, `mean sqrt(o^2 + 0.01)`, which clears space (DreamFusion)."""
     entropy_weight: float = 0.0
@@ -149,8 +151,14 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
         """The flags that decide what a run makes, by name, in plain types; not where the prior runs."""
         elsewhere = {"_target", "datamanager", "model", "prior_device", "prior_batch_size"}
         own = {entry.name: _plain(getattr(self, entry.name)) for entry in fields(self) if entry.name not in elsewhere}
-        views = asdict(self.datamanager)
-        return own | {f"datamanager.{name}": views[name] for name in _VIEW_CHOICES}
+        views, model = asdict(self.datamanager), self.model
+        own |= {f"datamanager.{name}": views[name] for name in _VIEW_CHOICES}
+        left_out = {entry.name for entry in fields(ModelConfig)} | {"implementation"}
+        return own | {
+            f"model.{entry.name}": _plain(getattr(model, entry.name))
+            for entry in fields(model)
+            if entry.name not in left_out
+        }
 
     def check(self) -> None:
         """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""
@@ -162,6 +170,10 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
             self.shading()
         except ValueError as error:
             raise SceneError(with_flags(str(error)) + ".") from error
+        if not math.isfinite(self.overhead):
+            raise SceneError(f"{flag_of('overhead')} {self.overhead}: give an elevation in degrees.")
+        if problem := self.model.problem():
+            raise SceneError(renamed(problem, lambda name: f"--pipeline.model.{_dashed(name)}") + ".")
         for name in ("orientation_weight", "opacity_weight", "entropy_weight", "overhead_ramp", "background_jitter"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
@@ -234,7 +246,9 @@ def renamed(message: str, rename: Callable[[str], str | None]) -> str:
 
 def _plain(value: Any) -> Any:
     """A flag's value in a type that a checkpoint may hold."""
-    return str(value) if isinstance(value, Path) else value
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _dashed(name: str) -> str:

@@ -156,6 +156,7 @@ class GenerationPipeline(VanillaPipeline):
             "wish": asdict(state.wish),
             "seconds": state.seconds,
             "network_samples": state.network_samples,
+            "total_steps": state.total_steps,
             "flags": dict(state.flags),
         }
 

@@ -1,15 +1,20 @@
 """What a run that makes an object says at its start and at its end."""
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from csd_nerf.distill.types import ImagePrior
 from csd_nerf.durations import duration
 from csd_nerf.scenes.generation.options import GenerationPipelineConfig
 from csd_nerf.scenes.generation.pipeline import GenerationState
 from csd_nerf.scenes.terminal import say
+
+_UNSAID = ("t",)
+"""A single draw of the noise level says nothing."""
 
 
 def announce(method: str, config: GenerationPipelineConfig, prior: ImagePrior, start: int, total: int) -> None:
@@ -20,6 +25,13 @@ def announce(method: str, config: GenerationPipelineConfig, prior: ImagePrior, s
         f"{views.views_per_step} views of {views.resolution} x {views.resolution} pixels a step, guidance "
         f"{config.guidance_scale:g}; {config.how()}; {total - start} steps"
     )
+
+
+def log_line(step: int, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> str:
+    """Each loss of a step, and for latent-fm the ratio of the gradients |grad FM| / |grad LSD|."""
+    shown = {name: float(value) for name, value in metrics.items() if name not in _UNSAID}
+    shown |= {f"{name} loss": float(value) for name, value in losses.items() if name != "distillation"}
+    return f"Step {step + 1}: " + ", ".join(f"{name} {value:.3g}" for name, value in shown.items())
 
 
 def summarize(method: str, state: GenerationState, run: Path) -> None:

@@ -19,7 +19,7 @@ from csd_nerf.scenes.files import remove_leftovers
 from csd_nerf.scenes.generation.options import Wish, flag_of, with_flags, with_panel_values
 from csd_nerf.scenes.generation.panel import follow
 from csd_nerf.scenes.generation.pipeline import GenerationPipeline, Guide
-from csd_nerf.scenes.generation.summary import announce, summarize
+from csd_nerf.scenes.generation.summary import announce, log_line, summarize
 from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
 from csd_nerf.scenes.scene_trainer import SceneTrainer
 from csd_nerf.scenes.terminal import say
@@ -28,10 +28,13 @@ _REMEDY = (
     "a smaller learning rate (--optimizers.fields.optimizer.lr), a lower --pipeline.guidance-scale, "
     "--pipeline.prior-dtype fp32 or --mixed-precision False"
 )
+_LOG_LINES = 20
+"""Lines of a run that say how its losses stand."""
 _MEMORY_ADVICE = (
-    "resume with a smaller --pipeline.prior-batch-size, --pipeline.datamanager.resolution, "
-    "--pipeline.datamanager.views-per-step or --pipeline.model.samples-per-ray; the prior also fits better with "
-    "--pipeline.prior-dtype fp16 or on a --pipeline.prior-device of its own"
+    "give a smaller --pipeline.prior-batch-size, --pipeline.datamanager.resolution, "
+    "--pipeline.datamanager.views-per-step or --pipeline.model.samples-per-ray (latent-fm: also "
+    "--pipeline.decoder-rows or --pipeline.refine-resolution); the prior also fits better with --pipeline.prior-dtype "
+    "fp16 or on a --pipeline.prior-device of its own. --load-dir goes on from the run's last checkpoint, if it has one"
 )
 
 
@@ -49,9 +52,10 @@ class GenerationTrainer(SceneTrainer):
 
     def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
         """Load prior, model and checkpoint, in this order, so that errors come before work."""
-        self.prior = self._checked_prior()
-        super().setup(test_mode)
-        self.pipeline.guide = self.make_guide(self.prior)
+        with _fitting("the run", self.device):
+            self.prior = self._checked_prior()
+            super().setup(test_mode)
+            self.pipeline.guide = self.make_guide(self.prior)
         writer.GLOBAL_BUFFER["max_iter"] = self.total_steps
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._summarize))
         announce(str(self.config.method_name), self.config.pipeline, self.prior, self._start_step, self.total_steps)
@@ -96,14 +100,12 @@ class GenerationTrainer(SceneTrainer):
         if path is None:
             return
         loaded = read_checkpoint(path)
-        self.pipeline.checkpoint_path = path
+        self.pipeline.checkpoint_path = self._losses.resumed = path
         self.pipeline.load_pipeline(loaded["pipeline"], loaded["step"])
         self._last_step = int(loaded["step"])
         self._start_step = self._last_step + 1
         self._restore_state(path)
-        self.optimizers.load_optimizers(loaded["optimizers"])
-        if self.config.load_scheduler:
-            self.optimizers.load_schedulers(loaded["schedulers"])
+        self.load_optimizers(loaded)
         if loaded["scalers"]:  # a run on a CPU has none
             self.grad_scaler.load_state_dict(loaded["scalers"])
         remove_leftovers(path.parent.parent)
@@ -124,23 +126,33 @@ class GenerationTrainer(SceneTrainer):
             )
         state.seconds, state.network_samples = float(kept["seconds"]), int(kept["network_samples"])
         then, now = kept["flags"], state.flags
-        changed = {name: (then.get(name), value) for name, value in now.items() if then.get(name) != value}
+        # A flag that the checkpoint does not know is newer than it.
+        changed = {name: (then[name], value) for name, value in now.items() if name in then and then[name] != value}
         if not {"prompt", "negative_prompt", "guidance_scale"} & changed.keys():
             state.wish = Wish(**kept["wish"])  # what the viewer had made of it
         self.pipeline.csd_generate.show(state.wish)
         if changed:
             values = ", ".join(f"{flag_of(name)} {value} (was {before})" for name, (before, value) in changed.items())
             say(f"Other than in that run, and used from now on: {values}.")
+        planned = kept.get("total_steps", self.total_steps)
+        if planned != self.total_steps:
+            say(
+                f"Other than in that run: --max-num-iterations {self.total_steps} (was {planned}). Whatever goes by "
+                "the share of the steps that is done, such as the noise levels, moves with it."
+            )
 
     def train_iteration(self, step: int) -> TRAIN_INTERATION_OUTPUT:
         """A step. Raises `SceneError`, with the last checkpoint untouched, for NaN and for a lack of memory."""
         self._read_panel()
         try:
-            with _fitting(step, self.device):
-                return super().train_iteration(step)
+            with _fitting(f"step {step}", self.device):
+                output = super().train_iteration(step)
         except NonFiniteError as error:
             at = "" if error.t is None else f", noise level t = {error.t}"
             raise self._losses.failure(step, f"{error.what} of view {error.particle} is not finite{at}") from error
+        if (step + 1) % max(1, self.total_steps // _LOG_LINES) == 0:
+            say(log_line(step, output[1], output[2]))
+        return output
 
     def _read_panel(self) -> None:
         panel, state = self.pipeline.csd_generate, self.pipeline.state
@@ -168,7 +180,7 @@ class GenerationTrainer(SceneTrainer):
 
 
 @contextmanager
-def _fitting(step: int, device: Any) -> Iterator[None]:
+def _fitting(what: str, device: Any) -> Iterator[None]:
     """Turn a lack of memory into a `SceneError` with advice."""
     try:
         yield
@@ -176,4 +188,4 @@ def _fitting(step: int, device: Any) -> Iterator[None]:
         gpu = isinstance(error, torch.cuda.OutOfMemoryError)
         if not (gpu or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)):
             raise
-        raise SceneError(f"step {step} does not fit into the memory of {device}: {_MEMORY_ADVICE}.") from error
+        raise SceneError(f"{what} does not fit into the memory of {device}: {_MEMORY_ADVICE}.") from error
