@@ -1,5 +1,6 @@
 """latent-fm: latents first, colours in the refinement; LDP's losses, shape and emptiness."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,12 +46,12 @@ def latent_run(output: Path, prior: Any, **changes: Any) -> GenerationRun:
     return tiny_run(output, method="latent-fm-lite", prior=prior, configure=shrink_first, **changes)
 
 
-@pytest.mark.parametrize("field", ["latent-nerf", "sjc"])
-def test_a_resumed_run_is_the_whole_one_bit_by_bit(prior: DiffusionPrior, tmp_path: Path, field: str):
-    """Resumed before the refinement, in the middle of it the map to colours is trained."""
+@pytest.mark.parametrize(("field", "step"), [("latent-nerf", 3), ("latent-nerf", 4), ("sjc", 3)])
+def test_a_resumed_run_is_the_whole_one_bit_by_bit(prior: DiffusionPrior, tmp_path: Path, field: str, step: int):
+    """Resumed at the refinement's beginning, and within it, where the map to colours is trained."""
 
     def choose(config: Any) -> None:
-        config.pipeline.field, config.steps_per_save, config.save_only_latest_checkpoint = field, 3, False
+        config.pipeline.field, config.steps_per_save, config.save_only_latest_checkpoint = field, step, False
 
     whole = latent_run(tmp_path / "whole", prior, configure=choose)
     half = whole.folder / "nerfstudio_models"
@@ -112,17 +113,49 @@ def test_colours_are_encoded_and_keep_their_gradient(prior: DiffusionPrior):
     assert torch.allclose(by_picture, expected, atol=1e-6) and by_picture.any()
 
 
-def test_presets_are_those_of_the_paper():
+def test_presets_are_those_of_the_paper(tmp_path: Path):
     config = LatentPipelineConfig()
     assert (config.weights.feature_matching, config.weights.kl, config.weights.lsd) == (1e-2, 1e-1, 1.0)
     config.field = "sjc"
     assert (config.weights.feature_matching, config.weights.kl, config.weights.lsd) == (1e-1, 1e-1, 1.0)
-    for field, steps, refined in (("latent-nerf", 7000, 2000), ("sjc", 10000, 0)):
-        trainer = latent_config()
-        trainer.pipeline.field, trainer.pipeline.prompt, trainer.vis = field, "a car", "none"  # type: ignore[assignment]
-        trainer.pipeline.check()
-        assert trainer.pipeline.refined == refined
-        assert {"latent-nerf": 7000, "sjc": 10000}[field] == steps
+    for field, steps, refined, optimizer, emptiness in (
+        ("latent-nerf", 7000, 2000, "AdamOptimizerConfig", 0.0),
+        ("sjc", 10000, 0, "AdamaxOptimizerConfig", 1e4),
+    ):
+        trainer = checked(latent_config(), tmp_path, field=field)
+        assert (trainer.max_num_iterations, trainer.pipeline.refined) == (steps, refined)
+        assert type(trainer.optimizers["fields"]["optimizer"]).__name__ == optimizer
+        assert trainer.pipeline.emptiness == emptiness and trainer.pipeline.model.voxels[-1] == 100
+    assert trainer.pipeline.model.field == "sjc" and trainer.optimizers["background"]["optimizer"].lr == 1e-4
+
+
+def checked(config: Any, folder: Path, **changes: Any) -> Any:
+    """A configuration as `ns-train` would check it."""
+    config.pipeline = replace(config.pipeline, prompt="a car", **changes)
+    config.output_dir, config.timestamp, config.vis = folder, "run", "none"
+    config.check()
+    return config
+
+
+def test_what_the_field_decides_leaves_what_the_user_gave(tmp_path: Path):
+    lite = checked(latent_lite_config(), tmp_path, field="sjc")
+    assert lite.pipeline.refined == 0 and lite.optimizers["fields"]["optimizer"].lr == 0.05
+    given = latent_config()
+    given.optimizers["fields"]["optimizer"].lr = 0.012
+    checked(given, tmp_path, field="sjc", refine_steps=7)
+    assert given.pipeline.refined == 7 and given.optimizers["fields"]["optimizer"].lr == 0.012
+    short = latent_lite_config()
+    short.max_num_iterations = 200
+    with pytest.raises(SceneError, match=r"--pipeline.refine-steps 200 leaves none of the 200 steps for the latents"):
+        checked(short, tmp_path)
+
+
+def test_the_log_has_each_loss_and_the_ratio_of_gradients(
+    prior: DiffusionPrior, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    latent_run(tmp_path, prior)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "Step " in line and "LSD" in line]
+    assert lines and all(name in line for line in lines for name in ("FM ", "KL ", "LSD ", "FM / LSD "))
 
 
 def test_a_mesh_shapes_the_object(prior: DiffusionPrior, tmp_path: Path):
@@ -155,6 +188,10 @@ def test_a_mesh_shapes_the_object(prior: DiffusionPrior, tmp_path: Path):
         ({"shape": Path("nowhere.obj")}, "--pipeline.shape nowhere.obj does not exist"),
         ({"refine_steps": -1}, "--pipeline.refine-steps -1: give 0 or more"),
         ({"prompt": ""}, "--pipeline.prompt is empty"),
+        ({"kernel": "lpips"}, "--pipeline.kernel lpips: latent-fm scores each view by itself"),
+        ({"noise": "shared"}, "--pipeline.noise shared: latent-fm scores each view by itself"),
+        ({"shape": Path(__file__), "shape_scale": 2.0}, "--pipeline.shape-scale 2.0: give more than 0 and at most 1"),
+        ({"shape": Path(__file__)}, "cannot be read as a mesh"),
     ],
 )
 def test_bad_input_names_the_flag(change: dict[str, Any], said: str):
@@ -185,3 +222,20 @@ def test_the_tiny_autoencoder_can_be_the_decoder(prior: DiffusionPrior, tmp_path
     (tmp_path / "empty").mkdir()
     with pytest.raises(SceneError, match=r"--pipeline.decoder .*empty is no tiny autoencoder"):
         guide_of(prior, decoder=tmp_path / "empty")
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (None, "empty is no tiny autoencoder: .*config.json cannot be read"),
+        ({"_class_name": "AutoencoderKL"}, "holds a model of the class AutoencoderKL: give the folder of an Autoencod"),
+        ({"_class_name": "AutoencoderTiny", "latent_channels": 16}, "decodes latents of 16 channels, and the field re"),
+    ],
+)
+def test_a_decoder_that_does_not_fit_is_refused_by_its_description(tmp_path: Path, facts: Any, said: str):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    if facts is not None:
+        (folder / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(SceneError, match=said):
+        replace(latent_lite_config().pipeline, prompt="a car", decoder=folder).check()

@@ -29,6 +29,7 @@ from tests.scenes.generation.fixtures import ColourPrior
         ({"t_min": 0.9, "t_max": 0.5}, "--pipeline.t-min 0.9, --pipeline.t-max 0.5"),
         ({"t_max_end": 0.01}, "--pipeline.t-max 0.01"),
         ({"lit_probability": 2.0}, "--pipeline.lit-probability 2.0: give a share"),
+        ({"overhead": float("nan")}, "--pipeline.overhead nan: give an elevation in degrees"),
         ({"seed": -1}, "--pipeline.seed -1: give 0 or more"),
         ({"prior_batch_size": 0}, "--pipeline.prior-batch-size 0: give 1 or more"),
     ],
@@ -51,6 +52,23 @@ def test_bad_values_name_the_flag(change: dict[str, Any], said: str):
 def test_bad_views_name_the_flag(change: dict[str, Any], said: str):
     config = replace(dreamfusion_config().pipeline, prompt="a fox")
     config.datamanager = replace(config.datamanager, **change)
+    with pytest.raises(SceneError, match=said):
+        config.check()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"samples_per_ray": 0}, "--pipeline.model.samples-per-ray 0: give at least 1"),
+        ({"occupancy_resolution": 0}, "--pipeline.model.occupancy-resolution 0: give at least 1"),
+        ({"voxels": (0, 8)}, r"--pipeline.model.voxels \(0, 8\): give numbers of 2 or more"),
+        ({"blob_density": float("nan")}, "--pipeline.model.blob-density nan: give a finite number"),
+        ({"blob_radius": 0.0}, "--pipeline.model.blob-radius 0.0: give a finite number above 0"),
+    ],
+)
+def test_a_field_that_cannot_be_built_names_the_flag(change: dict[str, Any], said: str):
+    config = replace(dreamfusion_config().pipeline, prompt="a fox")
+    config.model = replace(config.model, **change)
     with pytest.raises(SceneError, match=said):
         config.check()
 

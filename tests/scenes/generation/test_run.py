@@ -1,5 +1,6 @@
 """A run from a prompt to an object: it learns, resumes exactly, and stops where it must."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.generation.cameras import turntable
-from csd_nerf.scenes.generation.run import GenerationRun, load_object
+from csd_nerf.scenes.generation.occupancy import OccupancyGrid
+from csd_nerf.scenes.generation.run import GenerationRun, load_object, run_generation
 from csd_nerf.scenes.generation.trainer import GenerationTrainer
 from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
 from tests.scenes.generation.fixtures import STEPS, ColourPrior, same, state, tiny_run
@@ -89,6 +91,95 @@ def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: Path):
     assert [path.name for path in models.glob("*.ckpt")] == ["step-000000002.ckpt"]
     run = tiny_run(tmp_path / "again", load_dir=models)
     assert run.checkpoint.name == f"step-{STEPS - 1:09d}.ckpt", "it can be resumed"
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path):
+    def leap(config: GenerationTrainerConfig) -> None:
+        config.optimizers["fields"]["optimizer"].lr = float("inf")
+
+    with pytest.raises(
+        SceneError, match=r"failed at step 0: _model.field.* is not finite. Nothing is saved yet: start"
+    ):
+        tiny_run(tmp_path, configure=leap, max_num_iterations=1)
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_density_that_is_not_finite_is_not_taken_for_empty_space():
+    grid = OccupancyGrid(4)
+    with pytest.raises(FloatingPointError, match="density is not finite"):
+        grid.update(lambda points: points[:, 0] * float("nan"), seed=0, step=0)
+    assert grid.occupied.all()
+
+
+def test_nan_right_after_resuming_names_the_checkpoint_that_the_run_went_on_from(whole: GenerationRun, tmp_path: Path):
+    broken = ColourPrior(on_call=lambda call: float("nan"))
+    with pytest.raises(SceneError, match=r"Nothing is saved since .*step-000000005.ckpt: resume with --load-dir .*and"):
+        tiny_run(tmp_path, prior=broken, load_dir=whole.folder, max_num_iterations=STEPS + 2)
+
+
+def test_a_resumed_run_takes_the_learning_rate_of_its_flags(
+    whole: GenerationRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    def slower(config: GenerationTrainerConfig) -> None:
+        config.optimizers["fields"]["optimizer"].lr = 1e-5
+
+    run = tiny_run(tmp_path, load_dir=whole.folder, max_num_iterations=STEPS + 2, configure=slower)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "used from now on: --optimizers.fields.optimizer.lr 1e-05 (was 0.01)." in said
+    assert f"Other than in that run: --max-num-iterations {STEPS + 2} (was {STEPS})." in said
+    groups = state(run)["optimizers"]
+    assert groups["fields"]["param_groups"][0]["lr"] == 1e-5
+    assert groups["background"]["param_groups"][0]["lr"] == 3e-3
+
+
+def test_a_changed_field_is_named_and_one_that_the_checkpoint_does_not_know_is_not(
+    whole: GenerationRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    older = torch.load(whole.checkpoint, weights_only=True)
+    older["pipeline"]["_extra_state"]["flags"].pop("entropy_weight")
+    (tmp_path / "older").mkdir()
+    torch.save(older, tmp_path / "older/step-000000005.ckpt")
+
+    def change(config: GenerationTrainerConfig) -> None:
+        config.pipeline.model.samples_per_ray, config.pipeline.entropy_weight = 9, 1.0
+
+    tiny_run(tmp_path, load_dir=tmp_path / "older", max_num_iterations=STEPS + 1, configure=change)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "used from now on: --pipeline.model.samples-per-ray 9 (was 8)." in said
+
+
+def test_the_log_says_how_the_losses_stand(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    tiny_run(tmp_path)
+    said = capsys.readouterr().out
+    assert all(f"Step {step}: score" in said for step in range(1, STEPS + 1)) and "opacity loss" in said
+
+
+def test_memory_that_is_short_while_the_prior_loads_names_the_flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("csd_nerf.priors.load_prior", full)
+    with pytest.raises(SceneError, match=r"the run does not fit into the memory of cpu: .*--pipeline.prior-dtype fp16"):
+        run_generation("a red ball", output_dir=tmp_path)
+
+
+def test_the_method_of_the_paper_resumes_bit_by_bit(tmp_path: Path):
+    """The coordinate MLP, Adan with its schedule, lights and textureless views; smaller."""
+
+    def choose(config: GenerationTrainerConfig) -> None:
+        config.pipeline.model.frequencies, config.pipeline.model.blocks = 2, 1
+        config.pipeline.albedo_share, config.pipeline.lit_probability = 0.0, 1.0
+        config.pipeline.textureless_probability, config.pipeline.noise = 0.5, "shared"
+        config.steps_per_save, config.save_only_latest_checkpoint = 3, False
+
+    whole = tiny_run(tmp_path / "whole", method="csd-dreamfusion", configure=choose)
+    models = tmp_path / "half"
+    models.mkdir()
+    shutil.copy(whole.folder / "nerfstudio_models/step-000000003.ckpt", models)
+    resumed = tiny_run(tmp_path / "resumed", method="csd-dreamfusion", configure=choose, load_dir=models)
+    assert same(state(resumed), state(whole))
+    rate = state(whole)["optimizers"]["fields"]["param_groups"][0]["lr"]
+    assert 0 < rate < 2e-3
 
 
 def test_out_of_memory_names_the_flags_that_reduce_it(tmp_path: Path):
