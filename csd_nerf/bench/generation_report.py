@@ -11,15 +11,21 @@ from PIL import Image
 from csd_nerf.bench.generation import COMPARED, MEASURES, METHODS
 from csd_nerf.bench.plan import Cell
 from csd_nerf.bench.report import About
-from csd_nerf.bench.results import read_pictures
+from csd_nerf.bench.results import Files, read_pictures
 from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_difference
 from csd_nerf.bench.store import Store
 from csd_nerf.images.writing import contact_sheet
+from csd_nerf.metrics.clip_scores import text_similarity
+from csd_nerf.metrics.types import ImageTextEncoder
 
 Results = Mapping[str, Mapping[str, Any]]
 """Results by the cells' keys; what is not done is missing."""
 RECOGNISED = 0.5
 """Share of views from which an object counts as recognised."""
+CLIP = ("CLIP", "CLIP depth")
+"""Measured where CLIP's weights are given."""
+_OBJECT = ("key", "caption", "method", "seed", "steps")
+_COSTS = {"network_samples": int, "seconds": float, "processor_seconds": float, "threads": int}
 _SIDES = (0, 3, 6)
 """Which views the overview shows: from the front, from behind at an angle, from the side."""
 
@@ -28,8 +34,9 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
     """Means over captions with 95 % bootstrap intervals, differences paired within captions, and each caption's."""
     captions = list(dict.fromkeys(cell.spec["caption"] for cell in cells))
     methods = [name for name in METHODS if any(cell.spec["method"] == name for cell in cells)]
+    measures = MEASURES | {name: "higher" for name in CLIP if any(name in r["measures"] for r in results.values())}
     values = {
-        (method, name): _values(cells, results, captions, method, name) for method in methods for name in MEASURES
+        (method, name): _values(cells, results, captions, method, name) for method in methods for name in measures
     }
     lines = ["# Objects from captions", ""]
     done = sum(cell.key in results for cell in cells)
@@ -37,20 +44,20 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
         f"{len(captions)} captions, {done} of {len(cells)} objects. Mean and 95 % bootstrap interval over captions.",
         "",
     ]
-    heading = [f"{name}{f' ({better} is better)' if better else ''}" for name, better in MEASURES.items()]
+    heading = [f"{name}{f' ({better} is better)' if better else ''}" for name, better in measures.items()]
     lines += _table(
         ["method", *heading, "recognised", "processor seconds"],
-        [[method, *(_said(_interval(values[method, name])) for name in MEASURES), *_extra(cells, results, method)]
+        [[method, *(_said(_interval(values[method, name])) for name in measures), *_extra(cells, results, method)]
          for method in methods],
     )  # fmt: skip
     pairs = [pair for pair in COMPARED if all(name in methods for name in pair)]
     if pairs:
         lines += ["", "Differences, paired within captions:", ""]
         rows = [
-            [f"{ours} - {theirs}", *(_said(paired_difference(values[ours, m], values[theirs, m])) for m in MEASURES)]
+            [f"{ours} - {theirs}", *(_said(paired_difference(values[ours, m], values[theirs, m])) for m in measures)]
             for ours, theirs in pairs
         ]
-        lines += _table(["", *MEASURES], rows)
+        lines += _table(["", *measures], rows)
     lines += ["", "R-precision of each caption:", ""]
     single = [[caption, *(_one(cells, results, caption, method) for method in methods)] for caption in captions]
     lines += _table(["caption", *methods], single)
@@ -64,20 +71,41 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
     return "\n".join(lines) + "\n"
 
 
-def to_csv(cells: Sequence[Cell], results: Results) -> str:
-    """One line for each object that is done."""
-    costs = ("network_samples", "seconds", "processor_seconds")
+def to_csv(cells: Sequence[Cell], results: Results, others: Sequence[Mapping[str, str]] = ()) -> str:
+    """One line for each object that is done, then the lines of `others`: objects that nobody asked for this time."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["caption", "method", "seed", "steps", *MEASURES, *costs])
+    writer = csv.DictWriter(text, [*_OBJECT, *MEASURES, *CLIP, *_COSTS], lineterminator="\n", restval="")
+    writer.writeheader()
     for cell in cells:
         result = results.get(cell.key)
         if result is not None:
-            spec, found = cell.spec, result["measures"]
-            numbers = [f"{found[name]:.4f}" if name in found else "" for name in MEASURES]
-            spent = [result[name] for name in costs]
-            writer.writerow([spec["caption"], spec["method"], spec["seed"], spec["steps"], *numbers, *spent])
+            numbers = {name: f"{value:.4f}" for name, value in result["measures"].items()}
+            own = {name: cell.spec[name] for name in _OBJECT if name != "key"}
+            writer.writerow({"key": cell.key, **own, **numbers, **{name: result[name] for name in _COSTS}})
+    writer.writerows(others)
     return text.getvalue()
+
+
+def from_csv(text: str) -> dict[str, dict[str, str]]:
+    """The lines of such a table, by the keys of their cells. Raises `ValueError` for any other text."""
+    reader = csv.DictReader(io.StringIO(text))
+    if reader.fieldnames is None or list(reader.fieldnames) != [*_OBJECT, *MEASURES, *CLIP, *_COSTS]:
+        raise ValueError("its columns are others")
+    return {line["key"]: line for line in reader}
+
+
+def result_of(line: Mapping[str, str]) -> dict[str, Any]:
+    """A result out of a line of the table. Raises `ValueError` for a line that holds no numbers."""
+    measures = {name: float(line[name]) for name in (*MEASURES, *CLIP) if line[name]}
+    return {"measures": measures, **{name: kind(line[name]) for name, kind in _COSTS.items()}}
+
+
+def clip_scores(encoder: ImageTextEncoder, caption: str, files: Files) -> dict[str, float]:
+    """CLIP text similarity of an object's views, and of their depth (CSD Table 3)."""
+    return {
+        name: text_similarity(encoder, read_pictures(files, folder), caption).mean
+        for name, folder in zip(CLIP, ("after", "depth"), strict=True)
+    }
 
 
 def sheet(cells: Sequence[Cell], store: Store, caption: str) -> Image.Image | None:

@@ -67,6 +67,10 @@ class Bench:
     """Of speed: numbers of particles; default: 4 16 24."""
     rounds: int | None = None
     """Of speed: how often each contestant is timed; default: 7."""
+    clip: str | None = None
+    """Of generate: also CLIP text similarity, by a model of open_clip; default with --clip-weights: ViT-bigG-14."""
+    clip_weights: str | None = None
+    """Local file of that model's weights, or a tag that open_clip knows."""
     compile: bool = False
     """Of speed: also time the network compiled by torch, which needs a C++ compiler on a CPU."""
 
@@ -97,6 +101,8 @@ class Bench:
         """Raise `ValueError` for flags that would be lost on the benchmark."""
         speed = ("particles", "rounds", "compile")
         both = ("benchmark", "output", "prior", "precision")
+        if self.benchmark != "generate" and (self.clip is not None or self.clip_weights is not None):
+            raise ValueError(f"--clip has no meaning for csd bench {self.benchmark}: csd metrics measures it")
         for entry in fields(self):
             given = getattr(self, entry.name) != entry.default
             if given and entry.name not in both and (entry.name in speed) != (self.benchmark == "speed"):
@@ -108,6 +114,7 @@ class Bench:
         for flag in ("scenes", "sweep"):
             if getattr(self, flag):
                 raise ValueError(f"--{flag} has no meaning for csd bench generate: leave it out")
+        self._check_run()
         return GenerateRun(
             self.instructions,
             self.methods,
@@ -117,6 +124,8 @@ class Bench:
             self.precision,
             self._output(),
             self.work,
+            self.clip,
+            self.clip_weights,
             self._engine,
         )
 
@@ -127,10 +136,20 @@ class Bench:
         particles, rounds = self.particles or (4, 16, 24), 7 if self.rounds is None else self.rounds
         return SpeedRun(self.prior, self.precision, particles, rounds, self.compile, output)
 
-    def _prepared(self) -> "tuple[Plan, Engine, Store, dict[str, Any]]":
-        """Check everything that can fail before the first cell."""
+    def _check_run(self) -> None:
+        """Raise `ValueError` for what would fail only after hours of cells."""
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers {self.workers}: give at least 1")
+        for flag, folder in (("--output", self._output()), ("--work", self.work)):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"{flag} {folder} cannot be made ({error.strerror}): give another folder") from error
+            if not os.access(folder, os.W_OK):
+                raise ValueError(f"{flag} {folder} cannot be written to: give another folder")
+
+    def _prepared(self) -> "tuple[Plan, Engine, Store, dict[str, Any]]":
+        """Check everything that can fail before the first cell."""
         from csd_nerf.bench.plan import with_guidance
         from csd_nerf.bench.schedule import missing
         from csd_nerf.bench.store import Store
@@ -139,13 +158,7 @@ class Bench:
         if self.sweep:
             choice = with_guidance(choice, self.sweep)
         plan = self._chosen().make_plan(choice, self._chosen().defaults.protocol)
-        for flag, folder in (("--output", self._output()), ("--work", self.work)):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"{flag} {folder} cannot be made ({error.strerror}): give another folder") from error
-            if not os.access(folder, os.W_OK):
-                raise ValueError(f"{flag} {folder} cannot be written to: give another folder")
+        self._check_run()
         store, table = Store(self.work), self._table()
         left = sum(not store.has(cell) for cell in missing(plan.cells, store, table))
         edits, noun = len(plan.edits()), plan.subject.noun

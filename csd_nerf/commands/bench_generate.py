@@ -9,6 +9,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from csd_nerf.bench.engines import Engine
+    from csd_nerf.metrics.types import ImageTextEncoder
 
 _console = Console(stderr=True)
 
@@ -25,6 +26,8 @@ class GenerateRun:
     precision: str
     output: Path
     work: Path
+    clip: str | None
+    clip_weights: str | None
     engine: "Callable[[], Engine]"
     """Starts the processes; called when all flags are known to be right."""
 
@@ -37,39 +40,76 @@ class GenerateRun:
         captions = self.captions or (CAPTIONS[:4] if self.quick else CAPTIONS)
         methods = self.methods or tuple(METHODS)
         cells = make_cells(captions, methods, self.seeds, quick=self.quick, prior=self.prior, precision=self.precision)
-        store = Store(self.work)
-        left = [cell for cell in cells if not store.has(cell)]
+        store, table = Store(self.work), self._table()
+        encoder = self._encoder()
+        left = [cell for cell in cells if not store.has(cell) and cell.key not in table]
         _say(f"{len(cells)} objects; {len(left)} are to be made")
         engine = self.engine()
         try:
             outcome = run_cells(left, store, engine, _console, compute_object)
         except KeyboardInterrupt:
             _say("Stopped; what is done is kept.")
-            self._report(cells, store)
+            self._report(cells, store, table, encoder)
             raise
         finally:
             engine.close()
-        self._report(cells, store)
+        self._report(cells, store, table, encoder)
         if outcome.failed:
             _say(f"{len(outcome.failed)} objects failed, see {store.folder / 'failed'}; run again to try them again")
         return 1 if outcome.failed else 0
 
-    def _report(self, cells: Any, store: Any) -> None:
+    def _table(self) -> dict[str, dict[str, str]]:
+        """The lines of the table that is in --output already; what they were made of may be gone."""
+        from csd_nerf.bench import generation_report as report
+
+        path = self.output / "generate.csv"
+        if not path.is_file():
+            return {}
+        try:
+            table = report.from_csv(path.read_text(encoding="utf-8"))
+            for line in table.values():
+                report.result_of(line)
+        except ValueError as error:
+            raise ValueError(
+                f"--output: {path} is no table of this benchmark ({error}); give another folder"
+            ) from error
+        return table
+
+    def _encoder(self) -> "ImageTextEncoder | None":
+        if self.clip is None and self.clip_weights is None:
+            return None
+        from csd_nerf.metrics.openclip import MODEL, OpenClip
+
+        return OpenClip(self.clip or MODEL, self.clip_weights)
+
+    def _report(
+        self, cells: Any, store: Any, table: dict[str, dict[str, str]], encoder: "ImageTextEncoder | None"
+    ) -> None:
         from csd_nerf.bench import generation_report as report
         from csd_nerf.bench.about import about_this_run
         from csd_nerf.whole_files import write_atomically, write_text
 
-        results = {cell.key: result for cell in cells if (result := store.result(cell)) is not None}
+        results = {}
+        for cell in cells:
+            if (result := store.result(cell)) is not None:
+                if encoder is not None:
+                    result["measures"] |= report.clip_scores(encoder, cell.spec["caption"], store.read(cell))
+                results[cell.key] = result
+            elif cell.key in table:
+                results[cell.key] = report.result_of(table[cell.key])
+        asked = {cell.key for cell in cells}
+        others = [line for key, line in table.items() if key not in asked]
         page = report.markdown(cells, results, about_this_run(result["threads"] for result in results.values()))
-        table = report.to_csv(cells, results)
+        write_text(self.output / "generate.csv", report.to_csv(cells, results, others))
         write_text(self.output / "generate.md", page)
-        write_text(self.output / "generate.csv", table)
         written = ["generate.md", "generate.csv"]
         sheets = {"overview": report.overview(cells, store)}
         for caption in dict.fromkeys(cell.spec["caption"] for cell in cells):
             sheets[caption.replace(" ", "_")] = report.sheet(cells, store, caption)
         for stem, sheet in sheets.items():
-            if sheet is not None:
+            own = [cell for cell in cells if stem in ("overview", cell.spec["caption"].replace(" ", "_"))]
+            shown = all(store.has(cell) for cell in own if cell.key in results)
+            if sheet is not None and (shown or not (self.output / f"{stem}.jpg").is_file()):
                 name = f"{stem}.jpg"
                 write_atomically(self.output / name, lambda path, sheet=sheet: sheet.save(path, quality=90))
                 written.append(name)

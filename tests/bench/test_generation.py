@@ -19,6 +19,7 @@ from csd_nerf.scenes.generation.cameras import OrbitRanges, turntable
 from csd_nerf.toyworld.cameras import orbit_cameras
 from csd_nerf.toyworld.render import Renderer
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene
+from tests.metrics.fake_encoder import ColourEncoder
 
 ABOUT = About("csd bench generate", "0000000", "2026-01-01", "a machine")
 
@@ -82,6 +83,7 @@ def result(value: float) -> dict:
         "network_samples": 8,
         "seconds": 2.0,
         "processor_seconds": 1.0,
+        "threads": 1,
     }
 
 
@@ -101,6 +103,32 @@ def test_the_report_pairs_within_captions_and_tells_what_is_missing():
     lines = list(csv.DictReader(io.StringIO(report.to_csv(asked, results))))
     assert len(lines) == 4 and {line["R-precision"] for line in lines} == {"1.0000", "0.7500", "0.5000", "0.2500"}
     assert lines[0]["network_samples"] == "8"
+    table = report.from_csv(report.to_csv(asked, results))
+    again = {key: report.result_of(line) for key, line in table.items()}
+    assert report.markdown(asked, again, ABOUT) == page, "a table gives the page that its results gave"
+    fewer = asked[:1]
+    rest = [line for key, line in table.items() if key != fewer[0].key]
+    assert report.from_csv(report.to_csv(fewer, again, rest)) == table, "what is not asked for is kept"
+    with pytest.raises(ValueError, match="its columns are others"):
+        report.from_csv("caption,method\n")
+
+
+def test_clip_is_measured_on_colour_and_on_depth_where_there_is_one():
+    asked = cells("a red car")
+    red, grey = torch.zeros(2, 3, 8, 8), torch.full((2, 3, 8, 8), 0.5)
+    red[:, 0] = 1
+    files = picture_files("after", red) | picture_files("depth", grey)
+    encoder = ColourEncoder()
+    scores = report.clip_scores(encoder, "a red car", files)
+    text = encoder.encode_texts(["a red car"])[0]
+    expected = [float((encoder.encode_images(pictures) @ text).mean()) for pictures in (red, grey)]
+    assert list(scores.values()) == pytest.approx(expected, abs=1e-2) and scores["CLIP"] > scores["CLIP depth"]
+    results = {cell.key: result(0.5) for cell in asked}
+    assert "CLIP" not in report.markdown(asked, results, ABOUT)
+    results[asked[0].key]["measures"] |= scores
+    page = report.markdown(asked, results, ABOUT)
+    assert "| CLIP (higher is better) | CLIP depth (higher is better) |" in page
+    assert f"{scores['CLIP']:.3f} | {scores['CLIP depth']:.3f}" in page
 
 
 def test_the_overview_has_a_column_for_each_caption_and_leaves_what_is_missing_white(tmp_path):
