@@ -93,6 +93,11 @@ class LatentPipelineConfig(GenerationPipelineConfig):
     def check(self) -> None:
         """Raise `SceneError`, naming the flag and the remedy, for values that cannot work."""
         super().check()
+        if self.prior == "deepfloyd":
+            raise SceneError(
+                f"{flag_of('prior')} deepfloyd works on pixels, and latent-fm renders latents: give stable-diffusion or "
+                "toy, or take csd-dreamfusion."
+            )
         for name, only in (("kernel", "independent"), ("noise", "independent"), ("mixing", "row")):
             if getattr(self, name) != only:
                 raise SceneError(

@@ -188,6 +188,7 @@ def test_a_mesh_shapes_the_object(prior: DiffusionPrior, tmp_path: Path):
         ({"shape": Path("nowhere.obj")}, "--pipeline.shape nowhere.obj does not exist"),
         ({"refine_steps": -1}, "--pipeline.refine-steps -1: give 0 or more"),
         ({"prompt": ""}, "--pipeline.prompt is empty"),
+        ({"prior": "deepfloyd"}, "--pipeline.prior deepfloyd works on pixels"),
         ({"kernel": "lpips"}, "--pipeline.kernel lpips: latent-fm scores each view by itself"),
         ({"noise": "shared"}, "--pipeline.noise shared: latent-fm scores each view by itself"),
         ({"shape": Path(__file__), "shape_scale": 2.0}, "--pipeline.shape-scale 2.0: give more than 0 and at most 1"),
