@@ -33,8 +33,8 @@ class Generate:
     car", "a wooden duck". The run is nerfstudio's: ns-viewer, ns-render and ns-export take its config.yml.
     """
 
-    prompt: str
-    """What to make, such as "a red mushroom"."""
+    prompt: str = ""
+    """What to make, such as "a red mushroom". With --resume it can be left out."""
     method: str = "csd-dreamfusion-lite"
     """csd-dreamfusion or latent-fm, or one of them with -lite."""
     output: Path = Path("outputs/generate")

@@ -95,8 +95,8 @@ class LatentPipelineConfig(GenerationPipelineConfig):
         super().check()
         if self.prior == "deepfloyd":
             raise SceneError(
-                f"{flag_of('prior')} deepfloyd works on pixels, and latent-fm renders latents: give stable-diffusion or "
-                "toy, or take csd-dreamfusion."
+                f"{flag_of('prior')} deepfloyd works on pixels, and latent-fm renders latents: give stable-diffusion "
+                "or toy, or take csd-dreamfusion."
             )
         for name, only in (("kernel", "independent"), ("noise", "independent"), ("mixing", "row")):
             if getattr(self, name) != only:

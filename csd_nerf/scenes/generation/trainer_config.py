@@ -7,7 +7,7 @@ import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils.external import TCNN_EXISTS
 
-from csd_nerf.scenes.checkpoints import find_checkpoint
+from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import remove_leftovers
 from csd_nerf.scenes.generation.optimisers import WarmupCosineSchedulerConfig
@@ -45,7 +45,7 @@ class GenerationTrainerConfig(TrainerConfig):
 
     def check(self) -> None:
         """Settle what depends on the machine; raise `SceneError` for whatever fails before anything is loaded."""
-        self.pipeline.prompt = self.pipeline.prompt or self.prompt or ""
+        self.pipeline.prompt = self.pipeline.prompt or self.prompt or self._earlier_prompt()
         if self.data is not None:
             self.pipeline.datamanager.data = self.data
         self.pipeline.check()
@@ -70,6 +70,16 @@ class GenerationTrainerConfig(TrainerConfig):
         self._settle_device()
         check_writable(self.get_base_dir())
         remove_leftovers(self.get_base_dir())
+
+    def _earlier_prompt(self) -> str:
+        """That of the run which this one goes on from; empty if there is none."""
+        path = self.load_checkpoint
+        if self.load_dir is not None:
+            path = find_checkpoint(self.load_dir, self.load_step)
+        if path is None or not path.is_file():
+            return ""
+        kept = read_checkpoint(path)["pipeline"].get("_extra_state")
+        return str(kept["flags"].get("prompt", "")) if isinstance(kept, dict) and "flags" in kept else ""
 
     def save_config(self) -> None:
         """Check and write config.yml: the first thing that `ns-train` does with a configuration."""

@@ -80,6 +80,15 @@ def test_flags_that_differ_are_named_and_apply(
     assert run.pipeline.state.wish.prompt == "a blue ball"
 
 
+def test_a_resumed_run_knows_its_prompt(whole: GenerationRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    prior = ColourPrior()
+    run = tiny_run(tmp_path, load_dir=whole.folder, prompt="", prior=prior, max_num_iterations=STEPS + 1)
+    assert run.pipeline.state.wish.prompt == "a red ball" and any("a red ball" in prompt for prompt in prior.prompts)
+    assert "--pipeline.prompt" not in capsys.readouterr().out
+    with pytest.raises(SceneError, match="--pipeline.prompt is empty: say what to make"):
+        tiny_run(tmp_path / "new", prompt="")
+
+
 def test_nan_stops_with_the_step_and_the_last_good_checkpoint(tmp_path: Path):
     def save_often(config: GenerationTrainerConfig) -> None:
         config.steps_per_save = 2
