@@ -88,6 +88,15 @@ class Generate:
             options.guidance_scale = self.guidance
         if self.kernel is not None:
             options.kernel = self.kernel
+        if self.steps is not None and hasattr(options, "refined"):
+            # The share of the steps that latent-fm refines in colour stays what it is.
+            options.refine_steps = options.refined * self.steps // self._usual_steps()
+
+    def _usual_steps(self) -> int:
+        from csd_nerf.scenes.generation.latent_config import STEPS
+        from csd_nerf.scenes.generation.run import METHODS
+
+        return METHODS[self.method]().max_num_iterations or STEPS["latent-nerf"]
 
 
 def write_showcase(run: "GenerationRun", output: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from csd_nerf.cli import main
-from csd_nerf.commands.generate import write_showcase
+from csd_nerf.commands.generate import Generate, write_showcase
+from csd_nerf.scenes.generation.run import METHODS
 from tests.scenes.generation.fixtures import tiny_run
 
 
@@ -23,6 +24,13 @@ def test_it_writes_two_videos_and_a_sheet(tmp_path: Path, monkeypatch: pytest.Mo
         assert sheet.height > 3 * 32
 
 
+@pytest.mark.parametrize(("method", "expected"), [("latent-fm-lite", 20), ("latent-fm", 28)])
+def test_fewer_steps_are_shared_out_as_the_usual_ones(method: str, expected: int):
+    config = METHODS[method]()
+    Generate("a car", method=method, steps=100)._configure(config)
+    assert config.pipeline.refine_steps == expected
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -33,7 +41,6 @@ def test_it_writes_two_videos_and_a_sheet(tmp_path: Path, monkeypatch: pytest.Mo
         ),
         (["--prompt", "a car", "--guidance", "inf"], "--guidance inf: give a finite number, 0 or more."),
         (["--prompt", "a car", "--method", "latent-fm-lite", "--kernel", "rbf"], "--kernel rbf: latent-fm scores each"),
-        (["--prompt", "a car", "--method", "latent-fm-lite", "--steps", "200"], "200 leaves none of the 200 steps"),
         ([], "--prompt is empty: say what to make"),
         (["--prompt", "a car", "--steps", "0"], "--steps 0: give at least 1."),
         (["--prompt", "a car", "--prior", "./nowhere"], "--prior ./nowhere: prior './nowhere' cannot be loaded"),
