@@ -1,6 +1,7 @@
 """`csd generate`: what it writes, and what it says of bad input before any work."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -26,7 +27,7 @@ def test_it_writes_two_videos_and_a_sheet(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(("method", "expected"), [("latent-fm-lite", 20), ("latent-fm", 28)])
 def test_fewer_steps_are_shared_out_as_the_usual_ones(method: str, expected: int):
-    config = METHODS[method]()
+    config: Any = METHODS[method]()
     Generate("a car", method=method, steps=100)._configure(config)
     assert config.pipeline.refine_steps == expected
 
