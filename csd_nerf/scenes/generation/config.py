@@ -59,7 +59,7 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
     views = replace(full.pipeline.datamanager, **TOY_CAMERAS, coarse_resolution=32, coarse_share=0.5)
 
     def optimizer(lr: float) -> dict[str, object]:
-        # Grids that Adan trains grow hollow, with one colour where Adam draws several.
+        # Grids that Adan trained were hollow in places, and poorer in colours.
         return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
 
     return replace(
@@ -72,7 +72,7 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
             datamanager=views,
             model=model,
             prior="toy",
-            # More guidance leaves one colour of several: no wheels, no windows.
+            # More guidance saturates: 7.5 leaves a car without windows.
             guidance_scale=5.0,
             t_max_end=0.5,
             # The distillation is a sum over latents, this a mean over rays. With less, the background is painted
