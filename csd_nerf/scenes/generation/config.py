@@ -78,6 +78,7 @@ def dreamfusion_lite_config() -> GenerationTrainerConfig:
             # The distillation is a sum over latents, this a mean over rays. With less, the background is painted
             # onto what should be empty.
             opacity_weight=30.0,
+            orientation_weight=1.0,  # for whoever switches the lights on
             # At 32 pixels lights cost more than they tell.
             lit_probability=0.0,
             **TOY_WORDS,
