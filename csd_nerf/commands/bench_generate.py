@@ -94,6 +94,8 @@ class GenerateRun:
             if (result := store.result(cell)) is not None:
                 if encoder is not None:
                     result["measures"] |= report.clip_scores(encoder, cell.spec["caption"], store.read(cell))
+                elif cell.key in table:  # it may have them from a time when weights were given
+                    result["measures"] = report.result_of(table[cell.key])["measures"] | result["measures"]
                 results[cell.key] = result
             elif cell.key in table:
                 results[cell.key] = report.result_of(table[cell.key])

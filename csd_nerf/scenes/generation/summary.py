@@ -29,8 +29,8 @@ def announce(method: str, config: GenerationPipelineConfig, prior: ImagePrior, s
 
 def log_line(step: int, losses: Mapping[str, Tensor], metrics: Mapping[str, Tensor]) -> str:
     """Each loss of a step, and for latent-fm the ratio of the gradients |grad FM| / |grad LSD|."""
-    shown = {name: float(value) for name, value in metrics.items() if name not in _UNSAID}
-    shown |= {f"{name} loss": float(value) for name, value in losses.items() if name != "distillation"}
+    shown = {name: float(value.detach()) for name, value in metrics.items() if name not in _UNSAID}
+    shown |= {f"{name} loss": float(value.detach()) for name, value in losses.items() if name != "distillation"}
     return f"Step {step + 1}: " + ", ".join(f"{name} {value:.3g}" for name, value in shown.items())
 
 
