@@ -164,6 +164,7 @@ def _check_decoder(folder: Path) -> None:
         facts = json.loads(described.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise SceneError(f"{flag} is no tiny autoencoder: {described} cannot be read ({error}).") from error
+    facts = facts if isinstance(facts, dict) else {}
     kind, channels = facts.get("_class_name"), facts.get("latent_channels", 4)
     if kind != "AutoencoderTiny":
         raise SceneError(

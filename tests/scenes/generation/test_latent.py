@@ -229,6 +229,7 @@ def test_the_tiny_autoencoder_can_be_the_decoder(prior: DiffusionPrior, tmp_path
     ("facts", "said"),
     [
         (None, "empty is no tiny autoencoder: .*config.json cannot be read"),
+        ([1], "holds a model of the class None: give the folder of an AutoencoderTiny"),
         ({"_class_name": "AutoencoderKL"}, "holds a model of the class AutoencoderKL: give the folder of an Autoencod"),
         ({"_class_name": "AutoencoderTiny", "latent_channels": 16}, "decodes latents of 16 channels, and the field re"),
     ],
