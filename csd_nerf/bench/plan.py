@@ -189,6 +189,7 @@ def with_guidance(choice: Choice, scales: Sequence[float]) -> Choice:
 
 def check_choice(choice: Choice, methods: Mapping[str, Method]) -> None:
     """Raise `ValueError`, naming the flag, for what cannot be planned."""
+    check_prior(choice.prior)
     for flag, chosen in (
         ("--scenes", choice.scenes),
         ("--instructions", choice.instructions),
@@ -212,6 +213,15 @@ def check_choice(choice: Choice, methods: Mapping[str, Method]) -> None:
             raise ValueError(f"--seeds {seed}: give 0 or more")
 
 
+def check_prior(prior: str) -> None:
+    """Raise `ValueError`, naming the flag, for what is neither `toy` nor the folder of a pipeline."""
+    if prior != "toy" and not (Path(prior) / "model_index.json").is_file():
+        raise ValueError(
+            f"--prior {prior} is no folder with a model_index.json: give toy, or a local folder in diffusers layout "
+            "(download what is on a hub first)"
+        )
+
+
 @lru_cache
 def _configuration() -> str:
     """Hash of csd-edit-lite's defaults: a changed default is another experiment.
@@ -232,7 +242,7 @@ def configuration_hash(pipeline: Any, optimizers: Any) -> str:
 
 @lru_cache
 def weights_hash(prior: str) -> str:
-    """Hash of a prior's files: `toy`, or a local folder. A hub id stands for itself."""
+    """Hash of a prior's files: `toy`, or a local folder. Any other name stands for itself."""
     from csd_nerf.priors.registry import toy_folder
 
     folder = toy_folder() if prior == "toy" else Path(prior)

@@ -175,23 +175,36 @@ def _legend(rows: Sequence[Row], subject: Subject) -> list[str]:
     return [note.text for note in subject.legend if measured(note.measure)]
 
 
-def to_csv(rows: Sequence[Row], subject: Subject = SCENES) -> str:
-    """Every cell, one a line."""
-    names = sorted({name for row in rows if row.result for name in row.result["measures"]})
+def to_csv(rows: Sequence[Row], subject: Subject = SCENES, earlier: str = "") -> str:
+    """Every cell, one a line; then those of an `earlier` table that are done and not among them."""
+    asked = {row.cell.key for row in rows}
+    others = [line for line in _lines(earlier, subject) if line["key"] not in asked and line["seconds"]]
+    found = {name for row in rows if row.result for name in row.result["measures"]}
+    names = sorted(found.union(*others) - {*_FIXED, subject.counted, *subject.spent})
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_FIXED, subject.counted, *names, *subject.spent])
+    columns = [*_FIXED, subject.counted, *names, *subject.spent]
+    writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
+    writer.writeheader()
     for row in rows:
         spec, result = row.cell.spec, row.result or {}
         guidance = "" if spec["guidance"] is None else spec["guidance"]
         head = [row.key[0], row.cell.name, spec["instruction"], spec["ambiguous"], row.method, guidance, spec["seed"]]
+        line = dict(zip(_FIXED, [*head, row.cell.key, result.get("meaning", "")], strict=True))
+        line |= {name: result.get(name, "") for name in (subject.counted, *subject.spent)}
         measures = result.get("measures", {})
-        writer.writerow(
-            [*head, row.cell.key, result.get("meaning", ""), result.get(subject.counted, "")]
-            + ["" if measures.get(name) is None else round(measures[name], 6) for name in names]
-            + [result.get(name, "") for name in subject.spent]
-        )
+        writer.writerow(line | {name: round(value, 6) for name, value in measures.items() if value is not None})
+    writer.writerows(others)
     return out.getvalue()
+
+
+def _lines(text: str, subject: Subject) -> list[dict[str, str]]:
+    """The lines of a table. Raises `ValueError` for tables of other columns."""
+    lines = list(csv.DictReader(io.StringIO(text)))
+    fixed, spent = [*_FIXED, subject.counted], list(subject.spent)
+    head = list(lines[0]) if lines else [*fixed, *spent]
+    if head[: len(fixed)] != fixed or head[-len(spent) :] != spent:
+        raise ValueError("its columns are not those of a benchmark's table")
+    return lines
 
 
 def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
@@ -199,12 +212,9 @@ def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
 
     Raises `ValueError` for other tables.
     """
-    lines = list(csv.DictReader(io.StringIO(text)))
-    fixed, spent = [*_FIXED, subject.counted], list(subject.spent)
-    head = list(lines[0]) if lines else [*fixed, *spent]
-    if head[: len(fixed)] != fixed or head[-len(spent) :] != spent:
-        raise ValueError("its columns are not those of a benchmark's table")
-    names = head[len(fixed) : -len(spent)]
+    lines = _lines(text, subject)
+    spent = list(subject.spent)
+    names = list(lines[0])[len(_FIXED) + 1 : -len(spent)] if lines else []
     found = {}
     for line in lines:
         if not line["seconds"]:

@@ -40,7 +40,8 @@ class Bench:
     """Few scenes and instructions, small budgets: 15 minutes on two cores (panorama and video: 10)."""
     output: Path | None = None
     """Folder for scenes.md, scenes.csv (or panorama.md ...) and the contact sheets; default: benchmarks/results/scenes
-    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere."""
+    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere. The page shows what is asked for, the CSV keeps
+    what is there already too."""
     work: Path = Path("outputs/bench/work")
     """Folder of the cells, which are not computed again; nor are those in the table that is in --output already."""
     engine: Literal["local", "ray"] = "local"
@@ -229,13 +230,16 @@ class Bench:
         from csd_nerf.whole_files import write_atomically, write_text
 
         output, name, rows = self._output(), self._name(), rows_of(plan, store, table)
-        text = report.to_csv(rows, plan.subject)
-        write_text(output / f"{name}.csv", text)
+        if not any(row.result for row in rows):
+            _say(f"Nothing is done yet: no report is written, and what is in {output} stays as it is")
+            return
+        csv = output / f"{name}.csv"
+        earlier = csv.read_text(encoding="utf-8") if csv.is_file() else ""
+        write_text(csv, report.to_csv(rows, plan.subject, earlier))
         written = [f"{name}.csv"]
         if self.sweep:
-            if any(row.result for row in rows):
-                write_atomically(output / "sweep.png", lambda path: sweep.plot(rows, path, plan.subject))
-                written.append("sweep.png")
+            write_atomically(output / "sweep.png", lambda path: sweep.plot(rows, path, plan.subject))
+            written.append("sweep.png")
         else:
             failures = {row.cell.key: store.failure(row.cell) or "" for row in rows}
             page = report.markdown(

@@ -34,9 +34,11 @@ class GenerateRun:
     def run(self) -> int:
         """Compute what is missing, then write the report; status 1 if objects failed."""
         from csd_nerf.bench.generation import CAPTIONS, METHODS, compute_object, make_cells
+        from csd_nerf.bench.plan import check_prior
         from csd_nerf.bench.schedule import run_cells
         from csd_nerf.bench.store import Store
 
+        check_prior(self.prior)
         captions = self.captions or (CAPTIONS[:4] if self.quick else CAPTIONS)
         methods = self.methods or tuple(METHODS)
         cells = make_cells(captions, methods, self.seeds, quick=self.quick, prior=self.prior, precision=self.precision)
@@ -99,6 +101,9 @@ class GenerateRun:
                 results[cell.key] = result
             elif cell.key in table:
                 results[cell.key] = report.result_of(table[cell.key])
+        if not results:
+            _say(f"Nothing is done yet: no report is written, and what is in {self.output} stays as it is")
+            return
         asked = {cell.key for cell in cells}
         others = [line for key, line in table.items() if key not in asked]
         page = report.markdown(cells, results, about_this_run(result["threads"] for result in results.values()))

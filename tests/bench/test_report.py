@@ -175,6 +175,19 @@ def test_a_table_gives_back_the_results_that_it_was_made_of(tmp_path: Path):
         report.from_csv("a,b\n1,2\n")
 
 
+def test_an_earlier_table_keeps_what_nobody_asks_for(tmp_path: Path):
+    """A table of one scene, written over one of three, loses none of the others' lines nor of their measures."""
+    plan, store = plan_of(), store_in(tmp_path)
+    fill(plan, store, leave_out=1)
+    text = report.to_csv(rows_of(plan, store))
+    fewer = plan_of(scenes=1)
+    assert {cell.key for cell in fewer.edits()} < {cell.key for cell in plan.edits()}
+    again = report.to_csv(rows_of(fewer, store), earlier=text)
+    assert report.from_csv(again) == report.from_csv(text)
+    assert len(again.splitlines()) == len(text.splitlines()) - 1, "but the line of the cell that is missing"
+    assert report.to_csv(rows_of(plan, store), earlier=again) == text, "in the plan's order, each once"
+
+
 def test_what_the_table_has_is_not_computed_again_nor_what_only_it_needed(tmp_path: Path):
     plan, store = plan_of(scenes=2), store_in(tmp_path)
     fill(plan, store, leave_out=1)

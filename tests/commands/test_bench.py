@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from csd_nerf.bench import report
+from csd_nerf.bench.rows import rows_of
 from csd_nerf.cli import main
-from tests.bench.cells import TINY
+from tests.bench.cells import TINY, plan_of, result, store_in
 from tests.bench.test_schedule import Here
 from tests.tiny_prior import make_tiny_prior
 
@@ -45,6 +47,7 @@ def test_a_real_cell_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (["--methods", "magic"], "--methods magic is unknown"),
         (["--scenes", "3"], "--scenes 3 may be a scene that the prior was trained on"),
         (["--sweep", "0"], "--sweep 0"),
+        (["--prior", "timbrooks/instruct-pix2pix"], "--prior timbrooks/instruct-pix2pix is no folder"),
         (["--output", "{file}/x"], "cannot be made"),
     ],
 )
@@ -56,3 +59,27 @@ def test_mistakes_are_told_before_anything_is_computed(
     assert main(["bench", "scenes", "--work", str(tmp_path / "work"), *given]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "work/cells").exists()
+
+
+def test_a_report_of_nothing_leaves_an_earlier_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """All cells fail; the folder holds the table and page of other cells."""
+    plan, store = plan_of(scenes=1), store_in(tmp_path / "other")
+    store.keep(plan.edits()[0], result(PSNR=20.0))
+    text = report.to_csv(rows_of(plan, store))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/scenes.csv").write_text(text)
+    (tmp_path / "out/scenes.md").write_text("a page")
+    monkeypatch.setattr("csd_nerf.bench.plan.QUICK", TINY)
+    monkeypatch.setattr("csd_nerf.bench.engines.LocalEngine", lambda workers, threads, logs: Here())
+    monkeypatch.setattr("csd_nerf.bench.compute.compute", fails)
+    flags = ["bench", "scenes", "--quick", "--scenes", "1000001", "--instructions", "hat", "--methods", "csd-edit"]
+    assert main([*flags, "--output", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 1
+    assert "Nothing is done yet" in capsys.readouterr().err
+    assert (tmp_path / "out/scenes.md").read_text() == "a page" and (tmp_path / "out/scenes.csv").read_text() == text
+
+
+def fails(cell: object, inputs: object) -> None:
+    """What a cell does that cannot be computed."""
+    raise RuntimeError("no luck")
