@@ -1,7 +1,7 @@
 """Flags that all commands that edit share; the same names everywhere."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +11,7 @@ from csd_nerf.commands.processes import shared, shared_bank
 
 if TYPE_CHECKING:
     from csd_nerf.distill import AnswerBank, EditSettings
+    from csd_nerf.distill.editors import Editor
     from csd_nerf.priors import DiffusionPrior
 
 _FLAGS = {
@@ -23,6 +24,7 @@ _FLAGS = {
     "trained": "train",
 }
 """Flags whose names are not those of the settings."""
+_BANK_GIGABYTES = 4.0
 _SETTINGS = (
     "samples",
     "ablation",
@@ -45,6 +47,7 @@ _SETTINGS = (
     "wrap",
     "temporal",
     "preset",
+    "editor",
     "directional",
     "clamp",
     "percentile",
@@ -61,6 +64,7 @@ def own_flags() -> Iterator[None]:
         flags = _FLAGS | {name: name.replace("_", "-") for name in _SETTINGS}
         names = "|".join(flags)
         message = re.sub(rf"(?<![\w-])({names})(?:=| (?=.* \(now ))", lambda found: f"--{flags[found[1]]} ", str(error))
+        message = re.sub(r"^device '", "--device '", message)
         if message == str(error):
             raise
         raise ValueError(message) from error
@@ -76,6 +80,23 @@ def check_together(settings: "EditSettings", parts: int, preview: int | None) ->
             settings.check_particles(min(preview, parts))
         except ValueError as error:
             raise ValueError(f"--preview {preview}: {error}") from error
+
+
+def check_alone(preview: int | None, others: Mapping[str, object]) -> None:
+    """Raise `ValueError` for flags, by name with whether they are given, that a preview would not look at."""
+    for flag, given in others.items():
+        if preview is not None and given:
+            raise ValueError(f"{flag} has no meaning with --preview {preview}: leave one of them out")
+
+
+def preview_path(output: Path, source: Path) -> Path:
+    """Where the preview of OUT is written. Raises `ValueError` if that is IN, or among the frames of IN."""
+    path = output.with_name(f"{output.stem}_preview.png")
+    if path.exists() and source.exists() and path.samefile(source):
+        raise ValueError(f"--preview is written to {path}, which is IN: give another OUT")
+    if source.is_dir() and path.absolute().parent.resolve() == source.resolve():
+        raise ValueError(f"--preview is written to {path}, among the frames of IN: give an OUT elsewhere")
+    return path
 
 
 @dataclass(frozen=True)
@@ -101,9 +122,9 @@ class PriorFlags:
         return load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image)
 
     def check_seed(self) -> None:
-        """Raise `ValueError` for a negative one."""
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        """Raise `ValueError` for one that is no seed of torch's."""
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"--seed {self.seed}: give 0 or more, and less than 2^63")
 
 
 @dataclass(frozen=True)
@@ -136,12 +157,24 @@ class EditFlags(PriorFlags):
     source_prompt: str = ""
     """Caption of what is there, for the editor dds."""
     batch_size: int | None = None
-    """Patches or frames in a step."""
+    """Patches or frames in a step; of baselines that sample: in one call of the network."""
     source_bank: Path | None = None
     """Folder that keeps what the network says of the source: another edit of the same picture or video with the same
     seed and noise levels then asks 3 samples instead of 5. Bounded; nothing stale is used."""
-    source_bank_gigabytes: float = 4.0
+    source_bank_gigabytes: float = _BANK_GIGABYTES
     """Most that the folder may hold; what was not read for the longest time goes first."""
+
+    def check_for(self, editor: "Editor", name: str) -> None:
+        """Raise `ValueError` for flags that the editor, `name` on the command line, would not look at."""
+        from csd_nerf.distill.editors import EDITORS
+
+        for flag, value in (("--t-min", self.t_min), ("--t-max", self.t_max)):
+            if EDITORS[editor].from_noise and value is not None:
+                raise ValueError(
+                    f"{flag} {value:g} has no meaning for --editor {name}, which begins with pure noise: leave it out"
+                )
+        if self.source_bank is None and self.source_bank_gigabytes != _BANK_GIGABYTES:
+            raise ValueError("--source-bank-gigabytes is for --source-bank: give that folder too, or leave it out")
 
     def bank(self, prior: "DiffusionPrior", settings: "EditSettings") -> "AnswerBank | None":
         """The bank in --source-bank. Raises `ValueError` for a folder, a limit or an editor that cannot have one."""

@@ -94,9 +94,9 @@ class Layers:
             f"{work.settings.steps} steps" + (f", going on from step {before.step}" if before else "")
         )
         result, failure = self._edit(work, kept, before, asked)
-        with finishing(kept):
+        with finishing(kept, asked):
             self._write(result, picture)
-        return conclude(kept, result.checkpoint, work.settings.steps, result.complete, failure)
+        return conclude(kept, asked, result.checkpoint, work.settings.steps, result.complete, failure)
 
     def _check(self) -> Path:
         """What can be said before anything is read; the file of the composite."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import EditFlags, check_together, own_flags
+from csd_nerf.commands.edit_flags import EditFlags, check_alone, check_together, own_flags, preview_path
 from csd_nerf.commands.processes import RANK, working_together
 from csd_nerf.commands.sitting import conclude, finishing, progress, say, sitting
 from csd_nerf.durations import duration
@@ -33,7 +33,7 @@ class Panorama:
     input: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """The picture: any format that Pillow reads."""
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """The edited picture: png, webp and tiff keep transparency, jpg and bmp have none."""
+    """The edited picture: png, webp and tiff keep transparency, jpg and bmp have none, png keeps 16 bits a channel."""
     prompt: str = ""
     """The instruction, such as "make it night"; with regions, for all that none of them covers."""
     region: Annotated[Pairs, tyro.conf.UseAppendAction, tyro.conf.arg(metavar="X0,Y0,X1,Y1 PROMPT")] = ()
@@ -80,7 +80,7 @@ class Panorama:
             f"{edit.prior.size} x {edit.prior.size}, {edit.total} steps"
             + (f", going on from step {before.step}" if before else "")
         )
-        with finishing(self.output), self._animation(before.step if before else 0) as on_picture:
+        with finishing(self.output, asked), self._animation(before.step if before else 0) as on_picture:
             if on_picture is not None and before is None:
                 on_picture(0, edit.picture(edit.targets.source))
             with sitting(self.output, asked, before.step if before else 0) as hooks:
@@ -90,7 +90,7 @@ class Panorama:
             if RANK == 0:
                 self._write(result, picture)
         holds = None if edit.resumable else "shows the source, since sampling has no picture on the way"
-        return conclude(self.output, outcome.checkpoint, edit.total, outcome.complete, outcome.failure, holds)
+        return conclude(self.output, asked, outcome.checkpoint, edit.total, outcome.complete, outcome.failure, holds)
 
     def _check(self) -> None:
         """What can be said before anything is read."""
@@ -103,6 +103,10 @@ class Panorama:
         for flag, value in (("--save-every", self.save_every), ("--preview", self.preview)):
             if value is not None and value < 1:
                 raise ValueError(f"{flag} {value}: give at least 1")
+        if self.preview is not None:
+            preview_path(self.output, self.input)
+        kept = {"--resume": self.resume, "--save-every": self.save_every, "--source-bank": self.flags.source_bank}
+        check_alone(self.preview, kept)
         if not (self.prompt.strip() or self.region or self.mask):
             raise ValueError('--prompt is empty: say what to change, such as --prompt "make it night"')
         if self.editor in ("ip2p-patches", "multidiffusion"):
@@ -123,11 +127,16 @@ class Panorama:
         from csd_nerf.images.running import with_steps
 
         settings = settings_for(self.editor, self.flags.settings(self.noise))
+        self.flags.check_for(settings.editor or "csd-edit", self.editor)
+        try:
+            settings.validate()
+        except ValueError as error:  # it knows the editor by what it is made of
+            raise ValueError(str(error).replace(f"editor={settings.editor}", f"editor={self.editor}")) from error
         picture = read_picture(self.input)
         if self.output.suffix.lower() not in WITH_ALPHA and picture.alpha is not None and picture.alpha.min() == 1:
             picture = replace(picture, alpha=None)  # nothing is lost
-        check_picture_output(self.output, alpha=picture.alpha is not None)
         height, width = picture.image.shape[-2:]
+        check_picture_output(self.output, alpha=picture.alpha is not None, size=(height, width))
         regions = self._regions(height, width)
         prior = self.flags.load(needs_image=self.editor != "dds")
         layout = layout_for(prior, picture.image, self.editor, settings, stride=self.stride, wrap=self.wrap)
@@ -147,7 +156,10 @@ class Panorama:
         from csd_nerf.images.regions import Region, parse_box, read_mask
 
         boxes = [Region(prompt, box=parse_box(box, width, height)) for box, prompt in self.region]
-        return boxes + [Region(prompt, mask=read_mask(Path(file)), origin=file) for file, prompt in self.mask]
+        masks = [Region(prompt, mask=read_mask(Path(file)), origin=file) for file, prompt in self.mask]
+        for region in masks:
+            region.coverage(height, width)  # which says what does not fit
+        return boxes + masks
 
     def _asked(self, edit: "PanoramaEdit", regions: "list[Region]") -> dict[str, Any]:
         """What decides the result, in words."""
@@ -176,7 +188,7 @@ class Panorama:
             before, after = edit.compare(update)
         scale = max(1, 192 // before.shape[-1])
         sheet = contact_sheet([("source", list(before)), ("edited", list(after))], scale=scale)
-        path = self.output.with_name(f"{self.output.stem}_preview.png")
+        path = preview_path(self.output, self.input)
         if RANK == 0:
             write_atomically(path, lambda temporary: sheet.save(temporary))
         say(f"{path}: {len(before)} patches; leave --preview out to edit the whole picture")
@@ -211,6 +223,9 @@ class Panorama:
         """Write what there is."""
         from csd_nerf.images.picture_files import write_picture
 
-        write_picture(self.output, result.image, picture.alpha)
+        deep = self.output.suffix.lower() == ".png"
+        write_picture(self.output, result.image, picture.alpha, bits=picture.bits if deep else 8)
+        if picture.bits > 8 and not deep:
+            say(f"{self.output} has 8 bits a channel; as .png it would keep the {picture.bits} of {self.input}")
         state = result.checkpoint
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")

@@ -77,8 +77,19 @@ def keep(output: Path, asked: Asked, state: "Checkpoint") -> None:
         say(f"{checkpoint_path(output)} could not be written ({error}): --resume will not go on from step {state.step}")
 
 
+def goes_on(output: Path, asked: Asked) -> bool:
+    """Whether a state beside `output` is one of what is asked for: another command's may lie there."""
+    from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+
+    try:
+        load_checkpoint(checkpoint_path(output), asked)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
 @contextmanager
-def finishing(output: Path) -> Iterator[None]:
+def finishing(output: Path, asked: Asked) -> Iterator[None]:
     """Around the work and all that turns it into files: if that fails, say how it goes on after all."""
     from csd_nerf.images.checkpoint import checkpoint_path
 
@@ -86,18 +97,24 @@ def finishing(output: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        if kept.is_file():
+        if goes_on(output, asked):
             say(f"{output} was not written; the same command with --resume goes on from {kept}")
         raise
     except (OSError, ValueError, RuntimeError) as error:
-        if not kept.is_file():
+        if not goes_on(output, asked):
             raise
         hint = f"{kept} keeps what was reached: the same command with --resume goes on from it"
         raise ValueError(f"{error}. {hint}") from error
 
 
 def conclude(
-    output: Path, state: "Checkpoint", steps: int, complete: bool, failure: Exception | None, holds: str | None = None
+    output: Path,
+    asked: Asked,
+    state: "Checkpoint",
+    steps: int,
+    complete: bool,
+    failure: Exception | None,
+    holds: str | None = None,
 ) -> int:
     """The exit status, after what was reached is in `output`: 0, or 130 if it was stopped.
 
@@ -116,6 +133,6 @@ def conclude(
     if holds is not None:
         say(f"Stopped before it was done: {output} {holds}")
         return 130
-    how = "; the same command with --resume goes on" if kept.is_file() else ""
+    how = "; the same command with --resume goes on" if goes_on(output, asked) else ""
     say(f"Stopped after step {state.step} of {steps}: {output} has what was reached{how}")
     return 130

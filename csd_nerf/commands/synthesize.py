@@ -67,9 +67,9 @@ class Synthesize:
             + (f", going on from step {before.step}" if before else "")
         )
         result, failure = self._make(work, kept, before, asked)
-        with finishing(kept):
+        with finishing(kept, asked):
             self._write(work, result, kept, asked)
-        return conclude(kept, result.checkpoint, work.total, result.complete, failure)
+        return conclude(kept, asked, result.checkpoint, work.total, result.complete, failure)
 
     def _check(self) -> Path:
         """What can be said before anything is loaded; the file of the sheet."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import EditFlags, check_together, own_flags
+from csd_nerf.commands.edit_flags import EditFlags, check_alone, check_together, own_flags, preview_path
 from csd_nerf.commands.processes import RANK, working_together
 from csd_nerf.commands.sitting import conclude, finishing, progress, say, sitting
 from csd_nerf.durations import duration
@@ -72,7 +72,7 @@ class Video:
                 f"{video.count} frames of {video.width} x {video.height} pixels, edited at {width} x {height}, "
                 f"{edit.total} steps" + (f", going on from step {before.step}" if before else "")
             )
-            with finishing(self.output):
+            with finishing(self.output, asked):
                 state, complete, failure = self._edit(edit, before, asked)
                 with progress("Writing") as update:
                     pictures = edit.pictures((video.height, video.width), lambda n: update(n, video.count))
@@ -87,15 +87,15 @@ class Video:
         say(f"{self.output} ({state.network_samples} network samples, {duration(state.seconds)})")
         rest = video.count - edit.sampled
         holds = None if edit.resumable else f"has {edit.sampled} sampled frames and {rest} of the source"
-        return conclude(self.output, state, edit.total, complete, failure, holds)
+        return conclude(self.output, asked, state, edit.total, complete, failure, holds)
 
     def _checked(self) -> tuple["VideoSource", Any, Any]:
         """Everything that can be said before the first frame is encoded."""
-        from csd_nerf.images.checkpoint import checkpoint_path
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
         from csd_nerf.images.frame_range import FrameRange
         from csd_nerf.images.running import with_steps
         from csd_nerf.images.video import settings_for
-        from csd_nerf.images.video_edit import BATCH_SIZE, check_video, steps_for
+        from csd_nerf.images.video_edit import BATCH_SIZE, check_temporal, check_video, steps_for
         from csd_nerf.images.video_reading import open_video
         from csd_nerf.images.video_writing import check_video_output
 
@@ -107,9 +107,20 @@ class Video:
         for flag, value in (("--max-frames", self.max_frames), ("--preview", self.preview)):
             if value is not None and value < 1:
                 raise ValueError(f"{flag} {value}: give at least 1")
+        if not self.prompt.strip():
+            raise ValueError('--prompt is empty: say what to change, such as --prompt "make it night"')
+        if self.preview is not None:
+            preview_path(self.output, self.input)
+        kept = {"--resume": self.resume, "--latents disk": self.latents == "disk"}
+        check_alone(self.preview, kept | {"--source-bank": self.flags.source_bank})
+        self.flags.check_for(self.editor, self.editor)
         settings = settings_for(self.editor, self.flags.settings(self.noise))
+        settings.validate()
+        check_temporal(settings, self.temporal)
         if settings.parts.samples and self.resume and not checkpoint_path(self.output).is_file():
             raise ValueError(f"--editor {self.editor} has no steps to go on from: leave --resume out")
+        if self.resume and not checkpoint_path(self.output).is_file():
+            load_checkpoint(checkpoint_path(self.output), {})  # which says what is wrong
         video = open_video(self.input, FrameRange.parse(self.frames) if self.frames else FrameRange(), self.max_frames)
         settings = with_steps(settings, steps_for(video.count, settings.batch_size or BATCH_SIZE))
         if not going_on:
@@ -206,7 +217,7 @@ class Video:
         with sitting(self.output, None, 0) as hooks:
             few.run(hooks=hooks)
         sheet = contact_sheet([("source", before), ("edited", list(few.pictures(size)))])
-        path = self.output.with_name(f"{self.output.stem}_preview.png")
+        path = preview_path(self.output, self.input)
         if RANK == 0:
             write_atomically(path, lambda temporary: sheet.save(temporary))
         say(f"{path}: {len(before)} frames; leave --preview out to edit them all")

@@ -27,7 +27,7 @@ Editor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p", "i
 KernelName = Literal["rbf", "independent"]
 BaselineName = Literal["source", "noise"]
 
-_DISTILLING = ("kernel", "baseline", "lr", "mixing", "bandwidth", "repulsion", "batch_size")
+_DISTILLING = ("kernel", "baseline", "lr", "mixing", "bandwidth", "repulsion")
 """Settings that only mean something to editors that distil."""
 _PICTURED = frozenset({"image_guidance_scale", "image_condition", "text_t_min", "text_t_max"})
 """Settings that only mean something to editors that see the source picture."""

@@ -117,7 +117,8 @@ class EditSettings:
     image_condition: Literal["mode", "scaled-sample"] | None = None
     """How the source picture is given to the network."""
     batch_size: int | None = None
-    """Particles per step, drawn at random; None takes all."""
+    """Particles per step, drawn at random; None takes all. Of panoramas and videos that are sampled: patches or frames
+    in one call of the network."""
 
     def resolved(self) -> "EditSettings":
         """These settings with every None replaced by the preset's value. Raises `ValueError` for unknown choices."""
@@ -165,7 +166,7 @@ class EditSettings:
             (full.lr_decay_every < 1, f"lr_decay_every={full.lr_decay_every}: give at least 1 step"),
             (not 0 <= t_min <= 1, f"t_min={t_min}: give a fraction of the schedule in [0, 1]"),
             (not 0 <= t_max <= 1, f"t_max={t_max}: give a fraction of the schedule in [0, 1]"),
-            (t_min > t_max, f"t_min={t_min} is above t_max={t_max}: swap them"),
+            (t_min > t_max, f"t_min={t_min} is above t_max={t_max}, the highest noise level: change one of them"),
             (not 0 <= low <= 1, f"text_t_min={low}: give a fraction of the schedule in [0, 1]"),
             (not 0 <= high <= 1, f"text_t_max={high}: give a fraction of the schedule in [0, 1]"),
             (low > high, f"text_t_min={low} is above text_t_max={high}: swap them"),

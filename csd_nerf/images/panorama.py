@@ -33,8 +33,8 @@ PanoramaEditor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "i
 """CSD-Edit and its ablations, Delta Denoising Score, and the baselines of CSD Section 4.1."""
 _SAMPLERS: dict[str, Editor] = {"ip2p-patches": "ip2p", "multidiffusion": "ip2p"}
 BATCH_SIZE = 4
-"""Patches in a step (CSD C.1)."""
-DEFAULT_SETTINGS = EditSettings(batch_size=BATCH_SIZE)
+"""Patches in a step (CSD C.1), where no number is given."""
+DEFAULT_SETTINGS = EditSettings()
 """The corrected preset."""
 
 
@@ -116,9 +116,8 @@ def layout_for(
 def settings_for(editor: PanoramaEditor, settings: EditSettings) -> EditSettings:
     """The settings of a panorama's editor. Values that another editor would use are left out where it has none."""
     chosen = replace(settings, editor=_SAMPLERS.get(editor, editor))
-    if not chosen.parts.samples:
-        return chosen if chosen.batch_size else replace(chosen, batch_size=BATCH_SIZE)
-    return replace(chosen, batch_size=None)
+    distils = not chosen.parts.samples
+    return replace(chosen, batch_size=BATCH_SIZE) if distils and chosen.batch_size is None else chosen
 
 
 def check_panorama(prior: ImagePrior, prompt: str, regions: Sequence[Region], settings: EditSettings) -> None:

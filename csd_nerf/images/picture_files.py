@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from csd_nerf.images.deep_pictures import is_deep, read_deep, unit
 from csd_nerf.images.writing import write_deep_png
 from csd_nerf.whole_files import write_atomically
 
@@ -59,14 +59,14 @@ def read_picture(path: Path) -> Picture:
     """The picture in `path`.
 
     Depths of 8 and 16 bits keep all their levels, except that a colour profile other than sRGB is applied at 8 bits.
-    CMYK becomes sRGB by its profile, or by Pillow's formula where it has none. Memory is at most
+    CMYK becomes sRGB by its profile, or by Pillow's formula where it has none, at 8 bits. Memory is at most
     twice that of the picture in float32.
 
     Raises `ValueError` that names the file for one that is missing, a folder, empty, cut short, no picture, a video, an
     animation, of more than `MOST_PIXELS`, or of more than 16 bits a channel.
     """
     with opened_picture(path) as opened:
-        return _deep(path, opened) if _is_deep(opened) or _is_lying_tiff(opened) else _shallow(opened)
+        return _deep(path, opened) if is_deep(opened) or _is_lying_tiff(opened) else _shallow(opened)
 
 
 def picture_size(path: Path) -> tuple[int, int]:
@@ -204,17 +204,13 @@ def _check_still(path: Path, opened: ImageFile.ImageFile) -> None:
         raise ValueError(f"{path} has {width} x {height} pixels, more than {MOST_PIXELS:,}: scale it down")
     frames = getattr(opened, "n_frames", 1)
     if frames > 1 and opened.format != "MPO":  # phones keep previews and depth behind the picture in a JPEG
-        raise ValueError(f"{path} holds {frames} pictures: use `csd video` for an animation, or save one of them alone")
+        moving = ", or use `csd video` for it" if opened.format in ("GIF", "PNG") else ""  # FFmpeg reads no other
+        raise ValueError(f"{path} holds {frames} pictures: save one of them alone{moving}")
 
 
 def _orientation(opened: ImageFile.ImageFile) -> int:
     orientation = opened.getexif().get(_ORIENTATION, 1)
     return orientation if orientation in range(1, 9) else 1
-
-
-def _is_deep(opened: ImageFile.ImageFile) -> bool:
-    """More than 8 bits a channel. Pillow decodes 16-bit colour to 8 bits, and says so in the raw mode alone."""
-    return opened.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in opened.tile or [])
 
 
 def _is_lying_tiff(opened: ImageFile.ImageFile) -> bool:
@@ -229,10 +225,10 @@ def _shallow(opened: ImageFile.ImageFile) -> Picture:
     alpha = None
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        alpha = _unit(np.asarray(image.getchannel("A")))
+        alpha = unit(np.asarray(image.getchannel("A")))
     elif image.mode not in ("RGB", "L", "CMYK", "LAB"):
         image = image.convert("RGB")
-    return Picture(_unit(np.asarray(_in_srgb(image, profile))), alpha)
+    return Picture(unit(np.asarray(_in_srgb(image, profile))), alpha)
 
 
 def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -249,39 +245,14 @@ def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _deep(path: Path, opened: ImageFile.ImageFile) -> Picture:
-    """OpenCV keeps 16 bits, but passes over what is missing of a file cut short: Pillow decodes it first."""
-    import cv2
-
     profile = opened.info.get("icc_profile")
-    orientation = 1 if opened.format == "TIFF" else _orientation(opened)  # OpenCV turns a TIFF in any case
-    opened.load()
-    flags = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(
-            f"{path} has more than 16 bits a channel or no levels that are known: save it with 16 or 8 bits"
-        )
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    colours = pixels[..., 2::-1] if pixels.shape[-1] > 2 else pixels[..., :1]
-    alpha = _unit(pixels[..., 3]) if pixels.shape[-1] == 4 else None
-    image = _unit(colours)
+    orientation = 1 if opened.format == "TIFF" else _orientation(opened)
+    image, alpha, bits = read_deep(path, opened)
     if profile:
         shown = Image.fromarray(_bytes(image, *image.shape[1:]))
         converted = _in_srgb(shown, profile)
-        image = _unit(np.asarray(converted)) if converted.tobytes() != shown.tobytes() else image
-    bits = 16 if pixels.dtype == np.uint16 else 8
+        image = unit(np.asarray(converted)) if converted.tobytes() != shown.tobytes() else image
     return Picture(upright(image, orientation), None if alpha is None else upright(alpha, orientation), bits)
-
-
-def _unit(pixels: Any) -> Float[Tensor, "..."]:
-    """Integer pixels (h w, or h w c with c of 1 or 3) in [0, 1], as (h w) or (3 h w), with no second copy in float."""
-    levels = float(np.iinfo(pixels.dtype).max)
-    if pixels.ndim == 2:
-        return torch.from_numpy(pixels.astype(np.float32)).div_(levels)
-    image = np.empty((3, *pixels.shape[:2]), np.float32)
-    for channel in range(3):
-        image[channel] = pixels[..., channel if pixels.shape[-1] == 3 else 0]
-    return torch.from_numpy(image).div_(levels)
 
 
 def _bytes(planes: Any, height: int, width: int) -> UInt8[np.ndarray, "h w c"]:

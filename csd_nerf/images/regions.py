@@ -23,11 +23,14 @@ from jaxtyping import Bool, Float, Int
 from PIL import ImageOps
 from torch import Tensor
 
+from csd_nerf.images.deep_pictures import is_inverted
 from csd_nerf.images.patches import Crop, cut
 from csd_nerf.images.picture_files import opened_picture
 
 ROUNDING = 1e-6
 """Shares of a patch below this are rounding errors of masks; as zeros they cost no network samples."""
+_TOGETHER = 1024
+"""Patches that are cut at once: all of a large picture take more memory than the picture."""
 _NUMBER = re.compile(r"(?P<pixels>[+-]?\d+)|(?P<percent>[+-]?\d+(\.\d*)?)%")
 
 
@@ -131,7 +134,8 @@ def read_mask(path: Path) -> Float[Tensor, "H W"]:
                     raise ValueError(f"{path} has values from {least:g} to {most:g}: give a mask of 0 (out) to 1 (in)")
                 return torch.from_numpy(values)
             if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip to 8 instead of scaling
-                return torch.from_numpy(np.asarray(picture).astype(np.float32) / 65535).clamp(0, 1)
+                values = torch.from_numpy(np.asarray(picture).astype(np.float32) / 65535).clamp(0, 1)
+                return 1 - values if is_inverted(opened) else values
             if picture.has_transparency_data:
                 opacity = np.asarray(picture.convert("RGBA").getchannel("A"))
                 if opacity.min() < 255:
@@ -203,4 +207,5 @@ def _overlap(
     columns = torch.arange(coverage.shape[1]) // factor
     by_row = torch.zeros(tall, coverage.shape[1], dtype=torch.float64).index_add_(0, rows, coverage.double())
     cells = torch.zeros(tall, wide, dtype=torch.float64).index_add_(1, columns, by_row)
-    return cut(cells[None], corners.cpu(), patch).sum(dim=(1, 2, 3))
+    some = corners.cpu().split(_TOGETHER)
+    return torch.cat([cut(cells[None], few, patch).sum(dim=(1, 2, 3)) for few in some])

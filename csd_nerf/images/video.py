@@ -32,7 +32,7 @@ from csd_nerf.images.video_writing import check_video_output, write_video_like
 
 VideoEditor = Literal["csd-edit", "no-svgd", "random-noise", "sds", "dds", "ip2p"]
 """CSD-Edit and its ablations, Delta Denoising Score, and each frame by itself with InstructPix2Pix."""
-DEFAULT_SETTINGS = EditSettings(batch_size=BATCH_SIZE)
+DEFAULT_SETTINGS = EditSettings()
 """The corrected preset."""
 LATENT_FILES = ("source.f32", "image.f32", "current.f32")
 """What `latents_in` may come to hold."""
@@ -122,9 +122,8 @@ def edit_video(
 def settings_for(editor: VideoEditor, settings: EditSettings) -> EditSettings:
     """The settings of a video's editor, with a batch size where that counts."""
     chosen = replace(settings, editor=editor)
-    if chosen.parts.samples:
-        return replace(chosen, batch_size=None)
-    return chosen if chosen.batch_size else replace(chosen, batch_size=BATCH_SIZE)
+    distils = not chosen.parts.samples
+    return replace(chosen, batch_size=BATCH_SIZE) if distils and chosen.batch_size is None else chosen
 
 
 def prepare_video(

@@ -53,6 +53,8 @@ class Scan:
     """EXIF orientation of the stored frames."""
     broken: bool
     """Whether the file breaks off after these frames."""
+    transparent: bool
+    """Whether the frames have an alpha channel."""
 
 
 @contextlib.contextmanager
@@ -141,7 +143,8 @@ def scan(path: Path, most: int | None) -> Scan:
             f"{path} has colours of matrix {colours.matrix} (ITU-T H.273), not known here: convert it to BT.709"
         )
     size = (first.height, first.width)
-    return Scan(times, end, time_base, rate, variable, size, colours, _orientation(first), broken)
+    transparent = any(component.is_alpha for component in first.format.components)
+    return Scan(times, end, time_base, rate, variable, size, colours, _orientation(first), broken, transparent)
 
 
 def _clock(stamps: list[int | None], last: Any, stream: Any) -> tuple[tuple[Fraction, ...], Fraction, Fraction, bool]:

@@ -36,6 +36,11 @@ VISITS = 67
 def check_video(prior: ImagePrior, prompt: str, settings: EditSettings, temporal: float | None) -> None:
     """Raise `ValueError` at once for what would fail later."""
     check_edit(prior, prompt, settings)
+    check_temporal(settings, temporal)
+
+
+def check_temporal(settings: EditSettings, temporal: float | None) -> None:
+    """Raise `ValueError` for a temporal kernel that cannot work, or has nothing to weigh."""
     if temporal is None:
         return
     if not temporal > 0:
@@ -140,7 +145,7 @@ class VideoEdit(EditSteps):
     ) -> int:
         """Each frame by itself, in groups. With shared noise every group draws the same."""
         frames, steps = len(self.latents), self.settings.total_steps
-        groups = torch.arange(frames).split(BATCH_SIZE)
+        groups = torch.arange(frames).split(self.settings.batch_size or BATCH_SIZE)
         noise = self.generator.get_state()
         settings = replace(self.settings, batch_size=None)
         for number, rows in enumerate(groups):

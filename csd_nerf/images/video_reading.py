@@ -1,21 +1,24 @@
 """Videos and folders of frames as streams of pictures, with all that is needed to write the same video again.
 
 Frames come upright, one by one, so that memory does not grow with the length. They are R'G'B' in [0, 1] of the video's
-own primaries and transfer curve (those of HDR are not brought to sRGB). Transparency is dropped; that of frames in a
-folder is read once more when they are written to one. A video is decoded when it is opened, without keeping its frames:
+own primaries and transfer curve (those of HDR are not brought to sRGB). Transparency is not among them: it is read by
+itself, when frames are written to a folder. A video is decoded when it is opened, without keeping its frames:
 only that tells how many there are and when each is shown.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from csd_nerf.images.frame_range import FrameRange
-from csd_nerf.images.picture_files import PICTURES, in_order, picture_size, read_picture, upright
+from csd_nerf.images.picture_files import PICTURES, has_transparency, in_order, picture_size, read_picture, upright
 from csd_nerf.images.video_colours import BT709, LIMITED, RGB, Colours, to_rgb
 from csd_nerf.images.video_decoding import BrokenVideo, Scan, decoded, is_picture, opened, scan
 
@@ -62,6 +65,10 @@ class VideoSource:
     """Which frames of the video or folder these are, from 0."""
     files: tuple[Path, ...] = field(default=(), repr=False)
     """The selected frames of a folder; empty for a video."""
+    transparent: bool = False
+    """Whether any of the frames has an alpha channel. (Of VP9 in WebM, which keeps it apart, FFmpeg shows none.)"""
+    soundtracks: int = 0
+    """How many there are."""
 
     @property
     def count(self) -> int:
@@ -74,19 +81,36 @@ class VideoSource:
     def __iter__(self) -> Iterator[Float[Tensor, "3 h w"]]:
         return self._from_files() if self.files else self._from_video()
 
+    def alphas(self) -> Iterator[Float[Tensor, "h w"] | None]:
+        """How opaque each selected frame is, in [0, 1]; None for those that say nothing of it."""
+        if self.files:
+            for file in self.files:
+                yield read_picture(file).alpha if has_transparency(file) else None
+            return
+        for frame in self._frames() if self.transparent else ():
+            alpha = torch.from_numpy(frame.to_ndarray(format="rgba")[..., 3]).float() / 255
+            yield upright(alpha[None], self.orientation)[0].contiguous()
+        if not self.transparent:
+            yield from itertools.repeat(None, self.count)
+
     def _from_files(self) -> Iterator[Float[Tensor, "3 h w"]]:
         for file in self.files:
             yield read_picture(file).image
 
     def _from_video(self) -> Iterator[Float[Tensor, "3 h w"]]:
         colours = None
+        for frame in self._frames():
+            colours = self.colours.resolved(frame.height) if colours is None else colours
+            yield upright(to_rgb(frame, colours), self.orientation).contiguous()
+
+    def _frames(self) -> Iterator[Any]:
+        """The selected ones as PyAV decodes them."""
         wanted = iter(self.indices)
         index = next(wanted, None)
         try:
             for number, frame in enumerate(decoded(self.path)):
-                colours = self.colours.resolved(frame.height) if colours is None else colours
                 if number == index:
-                    yield upright(to_rgb(frame, colours), self.orientation).contiguous()
+                    yield frame
                     index = next(wanted, None)
                 if index is None:
                     return
@@ -167,13 +191,14 @@ def _open_folder(path: Path, frames: FrameRange, max_frames: int | None, rate: F
         time_base=1 / rate,
         indices=indices,
         files=tuple(chosen),
+        transparent=any(has_transparency(file) for file in chosen),
     )
 
 
 def _open_file(path: Path, frames: FrameRange, max_frames: int | None) -> VideoSource:
     with opened(path) as (container, stream):
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        has_audio = any(audio.codec_context is not None for audio in container.streams.audio)
+        soundtracks = sum(audio.codec_context is not None for audio in container.streams.audio)
     bound = frames.bound(max_frames)
     most = None if bound is None else bound + frames.step  # some more tell when the last one ends
     found = scan(path, most)
@@ -198,10 +223,12 @@ def _open_file(path: Path, frames: FrameRange, max_frames: int | None) -> VideoS
         colours=found.colours,
         pixel_aspect=1 / aspect if turned else aspect,
         orientation=found.orientation,
-        has_audio=has_audio,
+        has_audio=soundtracks > 0,
         start=found.times[indices[0]],
         time_base=found.time_base,
         indices=indices,
+        transparent=found.transparent,
+        soundtracks=soundtracks,
     )
 
 

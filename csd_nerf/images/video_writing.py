@@ -1,6 +1,6 @@
 """Videos and folders of frames, written as the source that they were made of: time, size, colours and sound stay.
 
-H.264 in MP4, MOV and MKV, VP9 in WebM; numbered PNG in a folder, as transparent as the frames of a folder were.
+H.264 in MP4, MOV and MKV, VP9 in WebM; numbered PNG in a folder, as transparent as the frames were.
 Everything is written beside its place and moved there when it is complete.
 """
 
@@ -10,13 +10,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from csd_nerf.images.picture_files import check_place, has_transparency, read_picture, write_picture
+from csd_nerf.images.picture_files import check_place, write_picture
 from csd_nerf.images.video_colours import RGB, Colours, to_frame
 from csd_nerf.images.video_decoding import is_picture
 from csd_nerf.images.video_reading import VideoSource
@@ -32,8 +34,9 @@ def check_video_output(path: Path, source: VideoSource | None = None) -> None:
     """Raise `ValueError` that names `path` if no video can be written there; called before any long work.
 
     A path without extension, or a folder that there is, gets numbered PNG; it must not hold pictures, with which
-    they would mix. With `source`, for its own place and for what the format cannot keep of it too; for sound that is
-    kept with fewer channels or at another rate, and for transparency that is not, a warning is logged.
+    they would mix. With `source`, for its own place and for what the format cannot keep of it too, among which are
+    frames of a size that the encoder refuses; for sound that is kept with fewer channels or at another rate, further
+    soundtracks, and transparency, which are not kept, a warning is logged.
     """
     _check(path, source)
     suffix = path.suffix.lower()
@@ -41,8 +44,31 @@ def check_video_output(path: Path, source: VideoSource | None = None) -> None:
         way = sound_way(source, suffix)
         if way.loses:
             log.warning("%s: of the sound of %s, %s", path, source.path, way.loses)
-    if source is not None and suffix in CONTAINERS and any(has_transparency(file) for file in source.files):
-        log.warning("%s: the frames of %s have an alpha channel, which only a folder as OUT keeps", path, source.path)
+        if source.soundtracks > 1:
+            log.warning("%s: of the %d soundtracks of %s the first is kept", path, source.soundtracks, source.path)
+    if source is not None and not path.is_dir() and suffix in CONTAINERS:
+        if source.transparent:
+            log.warning("%s: the frames of %s are transparent, which only a folder as OUT keeps", path, source.path)
+        _try_encoder(path, source)
+
+
+def _try_encoder(path: Path, source: VideoSource) -> None:
+    """Encode one frame of the source's size to memory: encoders refuse more than they document."""
+    import av
+
+    stored, tags = _colours(source)
+    try:
+        with av.open(BytesIO(), "w", format=CONTAINERS[path.suffix.lower()]) as container:
+            stream = _video_stream(container, source, tags, _ticks(source)[0], path.suffix.lower())
+            frame = to_frame(torch.zeros(3, source.height, source.width), stored, stream.pix_fmt)
+            frame.pts, frame.time_base = 0, _ticks(source)[0]
+            frame.color_range, frame.colorspace = tags.range, tags.matrix
+            container.mux([*stream.encode(frame), *stream.encode(None)])
+    except av.FFmpegError as error:
+        raise ValueError(
+            f"{path}: frames of {source.width} x {source.height} pixels cannot be encoded there ({error}): give "
+            "another kind of file, a folder, or smaller frames"
+        ) from error
 
 
 def _check(path: Path, source: VideoSource | None) -> None:
@@ -86,12 +112,19 @@ def write_video_like(path: Path, source: VideoSource, frames: Iterable[Float[Ten
         source: What the frames were made of.
         frames: (3, h, w) in [0, 1]; another number or size than the source's raises `ValueError`.
     """
+    import av
+
     _check(path, source)
     checked = _checked(frames, source)
     if path.is_dir() or not path.suffix:
         _write_folder(path, source, checked)
-    else:
+        return
+    try:
         write_atomically(path, lambda temporary: _write_file(temporary, source, checked))
+    except av.FFmpegError as error:
+        if isinstance(error, OSError):  # such as a full disk, which says it by itself
+            raise
+        raise ValueError(f"{path} could not be encoded ({error}): give another kind of file, or a folder") from error
 
 
 def _checked(frames: Iterable[Float[Tensor, "3 h w"]], source: VideoSource) -> Iterator[Float[Tensor, "3 h w"]]:
@@ -117,9 +150,9 @@ def _write_folder(path: Path, source: VideoSource, frames: Iterator[Float[Tensor
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
     try:
+        alphas = source.alphas()
         for number, frame in enumerate(frames):
-            file = source.files[number] if source.files else None
-            alpha = read_picture(file).alpha if file is not None and has_transparency(file) else None
+            file, alpha = source.files[number] if source.files else None, next(alphas)
             write_picture(temporary / f"{f'{number:05d}' if file is None else file.stem}.png", frame, alpha)
         temporary.chmod(0o755)  # mkdtemp makes folders that only their owner reads
         if path.is_dir():

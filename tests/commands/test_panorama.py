@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from csd_nerf.cli import main
+from csd_nerf.images.picture_files import read_picture, write_picture
 from tests.commands.pictures import TOY, picture, pixels
 
 
@@ -72,6 +74,35 @@ def test_a_picture_of_any_width_closes_its_circle(tmp_path: Path) -> None:
         assert edited.shape == (64, 130, 3) and (steps[0] < np.quantile(steps[1:], 0.9)) == closed
 
 
+def test_a_preview_replaces_no_source(tmp_path: Path, capsys) -> None:
+    source = picture(tmp_path / "a_preview.png")
+    before = source.read_bytes()
+    assert main(["panorama", str(source), str(tmp_path / "a.png"), "--prompt", "x", *TOY, "--preview", "2"]) == 2
+    assert "a_preview.png, which is IN" in capsys.readouterr().err.replace("\n", "") and source.read_bytes() == before
+
+
+def test_sixteen_bits_stay_sixteen_in_a_png(tmp_path: Path, capsys) -> None:
+    ramp = np.arange(66 * 90, dtype=np.uint16).reshape(66, 90) * 11
+    write_picture(tmp_path / "in.png", torch.from_numpy(np.stack([ramp] * 3) / 65535.0), bits=16)
+    flags = ["--prompt", "x", *TOY, "--steps", "1"]
+    assert main(["panorama", str(tmp_path / "in.png"), str(tmp_path / "out.png"), *flags]) == 0
+    assert read_picture(tmp_path / "out.png").bits == 16 and "8 bits" not in capsys.readouterr().err
+    assert main(["panorama", str(tmp_path / "in.png"), str(tmp_path / "out.tif"), *flags]) == 0
+    assert "has 8 bits a channel; as .png" in " ".join(capsys.readouterr().err.split())
+
+
+def test_patches_of_a_call_do_not_change_what_a_baseline_samples(tmp_path: Path) -> None:
+    source = picture(tmp_path / "in.png")
+    flags = ["--prompt", "make it night", "--prior", "toy", "--precision", "fp32", "--steps", "2"]
+    found = []
+    for batch in ("1", "5"):
+        output = tmp_path / f"{batch}.png"
+        more = ["--editor", "multidiffusion", "--batch-size", batch]
+        assert main(["panorama", str(source), str(output), *flags, *more]) == 0
+        found.append(pixels(output).astype(int))
+    assert np.abs(found[0] - found[1]).max() <= 1
+
+
 def test_an_alpha_channel_that_is_opaque_is_no_obstacle_to_a_jpeg(tmp_path: Path, capsys) -> None:
     opaque = np.dstack([pixels(picture(tmp_path / "rgb.png")), np.full((66, 90), 255, np.uint8)])
     Image.fromarray(opaque).save(tmp_path / "in.png")
@@ -106,12 +137,21 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
         (["--prompt", "x", "--editor", "multidiffusion", "--noise", "canvas"], "--noise has no meaning"),
         (["--prompt", "x", "--editor", "ip2p-patches", "--resume"], "leave the flag out"),
         (["--prompt", "x", "--stride", "17"], "--stride 17"),
-        (["--prompt", "x", "--editor", "ip2p-patches", "--stride", "9"], "--stride 9 has no meaning for editor"),
-        (["--prompt", "x", "--editor", "ip2p-patches", "--wrap"], "--wrap True has no meaning for editor"),
+        (["--prompt", "x", "--editor", "ip2p-patches", "--stride", "9"], "--stride 9 has no meaning for --editor"),
+        (["--prompt", "x", "--editor", "ip2p-patches", "--wrap"], "--wrap True has no meaning for --editor"),
         (["--prompt", "x", "--preset", "released", "--preview", "2"], "--preview 2: --preset released: "),
         (["--prompt", "x", "--seed", "-1"], "--seed -1"),
         (["--prompt", "x", "--steps", "0"], "--steps 0"),
         (["--prompt", "x", "--guidance", "nan"], "--guidance nan"),
+        (["--prompt", "x", "--seed", str(2**63)], f"--seed {2**63}: give 0 or more, and less than 2^63"),
+        (["--prompt", "x", "--t-min", "0.9"], "--t-min 0.9 is above --t-max 0.5, the highest noise level"),
+        (["--prompt", "x", "--editor", "multidiffusion", "--t-min", "0.1"], "--t-min 0.1 has no meaning for --editor"),
+        (["--prompt", "x", "--editor", "multidiffusion", "--lr", "1"], "--lr 1.0 has no meaning for --editor multidif"),
+        (["--prompt", "x", "--editor", "multidiffusion", "--batch-size", "0"], "--batch-size 0"),
+        (["--prompt", "x", "--source-bank-gigabytes", "2"], "--source-bank-gigabytes is for --source-bank"),
+        (["--prompt", "x", "--preview", "2", "--save-every", "2"], "--save-every has no meaning with --preview 2"),
+        (["--prompt", "x", "--lr", "-1"], "--lr -1"),
+        (["--prompt", "x", "--editor", "dds"], "--source-prompt"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
@@ -121,10 +161,13 @@ def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, argumen
     faint = np.zeros((66, 90), np.uint8)
     faint[5, 5] = 1
     Image.fromarray(faint).save(tmp_path / "faint.png")
+    given = arguments
     arguments = [
         str(tmp_path / f"{one.lower()}.png") if one in ("MASK", "BLACK", "FAINT") else one for one in arguments
     ]
-    assert main(["panorama", str(source), str(tmp_path / "out.png"), "--prior", "toy", *arguments]) == 2
+    needs_its_size = ("--stride", "FAINT", "--wrap")  # of the prior: all else is said before that is loaded
+    prior = "toy" if set(needs_its_size) & set(given) or "--preset" in arguments else "no/where"
+    assert main(["panorama", str(source), str(tmp_path / "out.png"), "--prior", prior, *arguments]) == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out.png").exists()
 
@@ -136,11 +179,14 @@ def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, argumen
         ("in.png", "in.png", "is IN"),
         ("in.png", "out.xyz", "out.xyz"),
         ("in.png", "in.png/out.png", "in.png"),
+        ("wide.png", "out.webp", "holds at most 16383 pixels"),
     ],
 )
 def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys, source: str, output: str, said: str) -> None:
     picture(tmp_path / "in.png")
-    assert main(["panorama", str(tmp_path / source), str(tmp_path / output), "--prompt", "x", *TOY]) == 2
+    picture(tmp_path / "wide.png", (16390, 8))
+    flags = ["--prompt", "x", *TOY, "--prior", "no/where"]  # which is not looked for
+    assert main(["panorama", str(tmp_path / source), str(tmp_path / output), *flags]) == 2
     assert said in capsys.readouterr().err.replace("\n", "")
 
 

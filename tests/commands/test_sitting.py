@@ -109,12 +109,13 @@ def test_a_full_disk_ends_neither_the_work_nor_its_last_state(tmp_path: Path, mo
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("out of memory")])
 def test_a_result_that_cannot_be_written_is_not_lost(tmp_path: Path, error: Exception) -> None:
     output = tmp_path / "out.png"
-    with pytest.raises(type(error)), sitting.finishing(output):
-        raise error
+    sitting.keep(output, {"prompt": "another"}, state(5))
+    with pytest.raises(type(error)), sitting.finishing(output, {}):
+        raise error  # a state of something else is no help
     sitting.keep(output, {}, state(9))
     with (
         pytest.raises(ValueError, match=r"out\.png\.resume keeps .* --resume goes on") as raised,
-        sitting.finishing(output),
+        sitting.finishing(output, {}),
     ):
         raise error
     assert str(error) in str(raised.value)
@@ -124,17 +125,18 @@ def test_how_it_ends(tmp_path: Path, capsys) -> None:
     output = tmp_path / "out.png"
     kept = checkpoint_path(output)
     # A stop before the first step leaves nothing to go on from.
-    assert sitting.conclude(output, state(0), 9, False, None) == 130
-    assert "--resume" not in capsys.readouterr().err
+    sitting.keep(output, {"prompt": "another"}, state(5))
+    assert sitting.conclude(output, {}, state(0), 9, False, None) == 130
+    assert "--resume" not in capsys.readouterr().err, "what lies there is not of this command"
     sitting.keep(output, {}, state(3))
-    assert sitting.conclude(output, state(3), 9, False, None) == 130
+    assert sitting.conclude(output, {}, state(3), 9, False, None) == 130
     said = capsys.readouterr().err.replace("\n", " ")
     assert kept.is_file() and "Stopped after step 3 of 9" in said and "--resume" in said
     with pytest.raises(ValueError, match="broken. .*out.png has what was reached before"):
-        sitting.conclude(output, state(3), 9, False, RuntimeError("broken"))
+        sitting.conclude(output, {}, state(3), 9, False, RuntimeError("broken"))
     assert kept.is_file()
     sitting.keep(output, {}, state(9))
-    assert sitting.conclude(output, state(9), 9, True, None) == 0 and not kept.exists()
+    assert sitting.conclude(output, {}, state(9), 9, True, None) == 0 and not kept.exists()
 
 
 def test_sigterm_is_an_interruption_while_nothing_else_listens(tmp_path: Path) -> None:

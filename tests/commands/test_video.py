@@ -204,13 +204,37 @@ def test_a_preview_shows_some_frames_and_ends(tmp_path: Path) -> None:
         (["--prompt", "x", "--editor", "dds"], "--source-prompt"),
         (["--prompt", "x", "--preset", "released", "--max-frames", "2"], "--preset released: "),
         (["--prompt", "x", "--preset", "released", "--preview", "2"], "--preview 2: --preset released: "),
+        (["--prompt", "x", "--resume"], "leave --resume out to start from the beginning"),
+        (["--prompt", "x", "--preview", "2", "--latents", "disk"], "--latents disk has no meaning with --preview 2"),
+        (["--prompt", "x", "--editor", "ip2p", "--t-max", "0.5"], "--t-max 0.5 has no meaning for --editor ip2p"),
+        (["--prompt", "x", "--lr", "-1"], "--lr -1"),
     ],
 )
 def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, arguments: list[str], said: str) -> None:
-    source = write_clip(tmp_path / "in.mp4", noise(3))
-    assert main(["video", str(source), str(tmp_path / "out.mp4"), "--prior", "toy", *arguments]) == 2
+    source = write_clip(tmp_path / "in.mp4", noise(3))  # the prior, which is nowhere, is not looked for
+    assert main(["video", str(source), str(tmp_path / "out.mp4"), "--prior", "no/where", *arguments]) == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_preview_does_not_join_the_frames_of_its_source(tmp_path: Path, capsys) -> None:
+    (tmp_path / "frames").mkdir()
+    for index, frame in enumerate(noise(3)):
+        Image.fromarray(frame).save(tmp_path / f"frames/{index}.png")
+    output = tmp_path / "frames/edited"
+    assert main(["video", str(tmp_path / "frames"), str(output), "--prompt", "x", *TOY, "--preview", "2"]) == 2
+    assert "among the frames of IN" in capsys.readouterr().err.replace("\n", " ")
+    assert len(list((tmp_path / "frames").iterdir())) == 3
+
+
+def test_frames_that_the_encoder_refuses_are_refused_before_the_work(tmp_path: Path, capsys) -> None:
+    (tmp_path / "frames").mkdir()
+    for index in range(2):
+        Image.new("RGB", (17000, 16)).save(tmp_path / f"frames/{index}.png")
+    flags = ["--prompt", "x", "--prior", "no/where"]
+    assert main(["video", str(tmp_path / "frames"), str(tmp_path / "out.mp4"), *flags]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "out.mp4: frames of 17000 x 16 pixels cannot be encoded there" in said and "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,7 @@ def test_what_is_no_picture_is_named_with_a_remedy(tmp_path: Path) -> None:
     Image.fromarray(RNG.integers(0, 256, (99, 99, 3)).astype(np.uint8)).save(whole, "png")
     frames = [Image.fromarray(COLOURS[..., index]) for index in range(3)]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
     (tmp_path / "empty.png").touch()
     (tmp_path / "cut.png").write_bytes(whole.getvalue()[:5000])
     (tmp_path / "deep.png").write_bytes(png(DEEP, 2)[:-500])
@@ -246,7 +247,8 @@ def test_what_is_no_picture_is_named_with_a_remedy(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
     cases = {"missing.png": "does not exist", "": "is a folder", "empty.png": "is empty", "cut.png": "truncated",
              "deep.png": "cannot be read", "text.png": "cannot be read as a picture", "clip.mp4": "csd video",
-             "moving.gif": "holds 3 pictures: use `csd video`", "float.tif": "more than 16 bits"}  # fmt: skip
+             "moving.gif": "holds 3 pictures: .*csd video", "moving.webp": "save one of them alone$",
+             "float.tif": "more than 16 bits"}  # fmt: skip
     for name, said in cases.items():
         with pytest.raises(ValueError, match=said) as raised:
             read_picture(tmp_path / name)

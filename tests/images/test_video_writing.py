@@ -257,7 +257,7 @@ def test_frames_of_a_folder_keep_their_transparency_in_a_folder(tmp_path: Path, 
     assert first.alpha is not None and torch.equal((first.alpha * 255).round().byte(), torch.from_numpy(opacity))
     assert second.alpha is None
     check_video_output(tmp_path / "out.mp4", source)
-    assert [message for message in caplog.messages if "alpha channel, which only a folder" in message]
+    assert [message for message in caplog.messages if "transparent, which only a folder" in message]
 
 
 def test_outputs_are_refused_before_the_work(tmp_path: Path) -> None:

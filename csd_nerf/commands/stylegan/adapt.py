@@ -131,9 +131,9 @@ class Adapt:
                 hooks=hooks,
             )
         outcome = result.outcome
-        with finishing(self.output):
+        with finishing(self.output, asked):
             self._write(source, result)
-        return conclude(self.output, outcome.checkpoint, settings.steps, outcome.complete, outcome.failure)
+        return conclude(self.output, asked, outcome.checkpoint, settings.steps, outcome.complete, outcome.failure)
 
     def _settings(self) -> "AdaptSettings":
         from csd_nerf.distill import LDP_WEIGHTS, LossWeights

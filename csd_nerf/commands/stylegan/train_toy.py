@@ -108,7 +108,7 @@ class TrainToy:
             self._drawn().unlink(missing_ok=True)
             say(f"{self.output}: complete; {checkpoint_path(self.output)} is for --resume with more --steps")
             return 0
-        return conclude(self.output, state, self.steps, False, failure)
+        return conclude(self.output, asked, state, self.steps, False, failure)
 
     def _training(self) -> "Training":
         import torch
