@@ -90,11 +90,11 @@ def test_a_prior_of_random_weights_fails_its_gates_and_says_what_was_not_measure
     flags = Quick(str(folder), tmp_path / "out", photos, edits=1, captions=1, seeds=2, guidance=3.0, write_card=True)
     assert not check_prior(flags, Console(stderr=True))
     text = said(capsys)
-    assert "Not measured: painting (needs --style-nets), photos: wave (needs --style-nets)" in text
+    assert "Not measured: painting: wave (needs --style-nets), painting: rain_princess" in text
 
     found = json.loads((tmp_path / "out/check.json").read_text())
     verdicts = {gate["name"]: gate["verdict"] for gate in found["gates"]}
-    assert verdicts["recolour"] == "FAIL" and verdicts["painting"] == verdicts["photos: wave"] == "not measured"
+    assert verdicts["recolour"] == "FAIL" and verdicts["painting: udnie"] == verdicts["photos: wave"] == "not measured"
     assert found["passed"] is False and found["edits"]["hat"]["gated"] is False
     assert found["command"] == "csd prior check prior --photos ... --edits 1 --captions 1 --seeds 2 --guidance 3"
 

@@ -27,7 +27,7 @@ class PriorCheck:
     """Folder of photos that `prior train` got; the styles are checked on those it kept from training."""
     style_nets: Path | None = None
     """Folder of feed-forward painting styles (safetensors); without it paintings are not checked."""
-    edits: int = 32
+    edits: int = 64
     """Held-out edits of every kind."""
     captions: int = 100
     """Pictures drawn from captions alone."""
@@ -61,13 +61,22 @@ class PriorCheck:
 
     def command(self) -> str:
         """The command without this machine's folders, for the card."""
-        words = ["csd prior check", self.prior if not Path(self.prior).is_dir() else Path(self.prior).resolve().name]
+        words = ["csd prior check", self._shown_prior()]
         words += [f"{flag} ..." for flag, folder in self._folders() if folder is not None]
         defaults = PriorCheck(prior="")
         for name in ("edits", "captions", "seeds", "guidance", "caption_guidance"):
             if (value := getattr(self, name)) != getattr(defaults, name):
                 words.append(f"--{name.replace('_', '-')} {value:g}")
         return " ".join(words)
+
+    def _shown_prior(self) -> str:
+        """What to give for the same prior from a checkout, without this machine's folders."""
+        from csd_nerf.priors import toy_folder
+
+        folder = Path(self.prior)
+        if not folder.is_dir():
+            return self.prior
+        return "toy" if folder.resolve() == toy_folder().resolve() else folder.resolve().name
 
     def card(self) -> Path:
         """CARD.md of the prior. Raises `ValueError` where there is none."""

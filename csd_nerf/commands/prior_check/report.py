@@ -15,9 +15,8 @@ from rich.table import Table
 
 from csd_nerf.commands.prior_check import sheets
 from csd_nerf.commands.prior_check.command import PriorCheck
+from csd_nerf.commands.prior_check.kinds import KINDS
 from csd_nerf.commands.prior_check.measure import (
-    KINDS,
-    NAMED_HAT,
     CaptionSamples,
     EditSamples,
     GateSettings,
@@ -102,7 +101,7 @@ def check_prior(flags: PriorCheck, console: Console) -> bool:
 
 def judge(measured: Measured, with_photos: bool, with_nets: bool) -> list[Gate]:
     """The gates, with what was measured; those for which there was no material say so."""
-    results = [_edit_gate(kind, measured.edits) for kind in (*KINDS, NAMED_HAT)]
+    results = [_edit_gate(kind.name, measured.edits) for kind in KINDS]
     colours = [len(clear_colours(one.verdicts)) for one in measured.hats]
     count = len(measured.hats[0].verdicts)
     note = f"fewest on one of {len(colours)} scenes, {count} seeds each; all: {', '.join(map(str, colours))}"
@@ -127,6 +126,7 @@ def _edit_gate(kind: str, edits: Sequence[EditSamples]) -> Gate:
         return Gate(kind, None, gates.MAXIMAL_ERROR, False, "needs --style-nets")
     low, high = found[0].interval
     note = f"error of {len(found[0].instructions)} held-out edits, 95 % interval {low:.2f} to {high:.2f}"
+    note += ", which has the bound in it" if low <= gates.MAXIMAL_ERROR < high else ""
     return Gate(kind, found[0].error, gates.MAXIMAL_ERROR, False, note)
 
 
