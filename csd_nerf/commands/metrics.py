@@ -42,6 +42,8 @@ class Metrics:
     """A model of open_clip; default: ViT-bigG-14 as in the paper (10 GB, downloaded at its first use)."""
     clip_weights: str | None = None
     """Local file of the model's weights, or a tag that open_clip knows."""
+    clip_tag: str | None = None
+    """Tag of open_clip that a local file is of, or was trained like: it decides activation and preprocessing."""
     lpips: Literal["auto", "lpips", "st-lpips"] = "auto"
     """auto: ST-LPIPS, named so, where LPIPS's AlexNet cannot be had."""
     inception: Path | None = None
@@ -64,7 +66,7 @@ class Metrics:
             return 0
         self._check_flags()
         check_names(self.metrics)
-        networks = Networks(self.clip, self.clip_weights, self.lpips, self.inception, _device())
+        networks = Networks(self.clip, self.clip_weights, self.clip_tag, self.lpips, self.inception, _device())
         with _progress() as progress:
             comparison = self._read(progress)
             made = plan(comparison, self.metrics)
@@ -103,10 +105,10 @@ class Metrics:
         for flag, text in (("--source-text", self.source_text), ("--target-text", self.target_text)):
             if text is not None and not text.strip():
                 raise ValueError(f"{flag} is empty: describe the pictures, or leave the flag out")
-        if self.clip is not None or self.clip_weights is not None:
+        if (self.clip, self.clip_weights, self.clip_tag) != (None, None, None):
             from csd_nerf.metrics.openclip import MODEL, choose_weights
 
-            choose_weights(self.clip or MODEL, self.clip_weights)
+            choose_weights(self.clip or MODEL, self.clip_weights, self.clip_tag)
         for flag, path in (("--json", self.json), ("--csv", self.csv)):
             if path is not None and (reason := _unwritable(path)):
                 raise ValueError(f"{flag} {path} cannot be written ({reason}): give another file")

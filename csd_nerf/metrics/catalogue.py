@@ -84,7 +84,7 @@ class Metric:
         if self.network == "encoder":
             paragraphs.append(
                 "E_I and E_T are CLIP's encoders of pictures and texts (Radford et al. 2021), of unit length; <a, b> "
-                "is their inner product."
+                "is their inner product. The score's note names model, weights and activation."
             )
         return "\n\n".join(paragraphs)
 

@@ -28,6 +28,8 @@ class Networks:
     """A model of open_clip; None for MODEL."""
     clip_weights: str | None = None
     """A tag that open_clip knows, or a file."""
+    clip_tag: str | None = None
+    """Whose configuration holds for a file."""
     lpips: str = "auto"
     """auto, lpips or st-lpips."""
     inception: Path | None = None
@@ -37,7 +39,7 @@ class Networks:
     def load(self, network: str) -> object:
         """One of the fields of `Models`. Raises `ValueError` or `OSError`, naming the flag."""
         if network == "encoder":
-            return Remembering(OpenClip(self.clip or MODEL, self.clip_weights, self.device))
+            return Remembering(OpenClip(self.clip or MODEL, self.clip_weights, self.device, tag=self.clip_tag))
         if network == "perceptual":
             return load_perceptual_distance(self.lpips, self.device)
         return load_inception(self.inception, self.device)

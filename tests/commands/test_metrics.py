@@ -91,7 +91,7 @@ def test_clip_from_a_local_file(here: Path, weights: Path, capsys: pytest.Captur
     found = {one["metric"] for one in content["scores"]}
     assert found == {"clip-direction", "clip-image", "clip-consistency", "clip-text", "r-precision", "lpips"}
     assert all(-1 <= value <= 1 for one in content["scores"] for value in one["values"])
-    assert f"{NAME} (tiny.pt), 3 texts" in said(capsys)
+    assert f"{NAME} (tiny.pt, GELU), 3 texts" in said(capsys)
 
 
 def test_videos(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +147,13 @@ def write(name: str, text: str) -> Callable[[], object]:
         (["before", "after", "--target-text", " "], nothing, "--target-text is empty"),
         (["before", "after", "--clip", "ViT-Q"], nothing, "--clip ViT-Q is unknown to open_clip"),
         (["before", "after", "--clip-weights", "no.pt"], nothing, "--clip-weights no.pt is neither a file nor known"),
+        (
+            ["before", "after", "--clip", "ViT-B-32", "--clip-weights", "w.pt"],
+            write("w.pt", ""),
+            "--clip-weights w.pt: weights of ViT-B-32 differ in activation or preprocessing, and a file does not say "
+            "which are its own: add --clip-tag with the tag that the file is of, or was trained like: give one of open",
+        ),
+        (["before", "after", "--clip-tag", "openai"], nothing, "--clip-tag openai says how the weights in a local"),
         (["before", "after", "--metrics", "clip-image"], nothing, "--clip ViT-bigG-14 with --clip-weights laion2b"),
         (["before", "after", "--lpips", "lpips"], nothing, "--lpips lpips needs AlexNet, which cannot be had"),
         (["before", "after", "--metrics", "fid"], nothing, "cannot be had (no network): give a TorchScript file"),
@@ -197,8 +204,8 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(["metrics", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    flags = "load-config views metrics source-text target-text truth clip clip-weights lpips inception retrieval-set"
-    assert all(f"--{flag}" in text for flag in [*flags.split(), "explain", "json", "csv"])
+    flags = "load-config views metrics source-text target-text truth clip clip-weights clip-tag lpips inception"
+    assert all(f"--{flag}" in text for flag in [*flags.split(), "retrieval-set", "explain", "json", "csv"])
     assert "BEFORE" in text and "AFTER" in text
 
 

@@ -35,7 +35,7 @@ def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tm
         "--device",
         "auto",
     ]
-    missing = ["--prompt", "a cube", "--clip-weights", str(network)]
+    missing = ["--prompt", "a cube", "--clip-weights", str(network), "--clip-tag", "openai"]
     assert main([*command, *more, *missing, "--save", str(tmp_path / "shown")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert set(found["scores"]) == {"ST-LPIPS diversity", "FID"} and set(found["missing"]) == {"CLIP score"}
@@ -82,6 +82,11 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
         (["--references", "none"], "--references none does not exist"),
         (["--truncation", "nan"], "--truncation nan: give a number"),
         (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--clip-tag", "openai"], "--clip-tag has no effect without --prompt"),
+        (
+            ["--prompt", "a", "--clip-weights", "taken"],
+            "--clip-weights taken: weights of ViT-B-32 differ in activation",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_before_pictures_are_made(
