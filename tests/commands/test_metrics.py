@@ -17,6 +17,7 @@ from csd_nerf.images.writing import to_pil, write_video
 from csd_nerf.metrics.openclip import MODEL
 from tests.metrics.fake_encoder import plain
 from tests.metrics.tiny_clip import NAME, make_tiny_clip
+from tests.metrics.tiny_inception import save_mean_colours
 
 
 def save(folder: Path, images: Float[Tensor, "n 3 h w"]) -> None:
@@ -106,15 +107,12 @@ def test_videos(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fid_through_a_file(here: Path) -> None:
-    class Tiny(torch.nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            return pictures.float().mean(dim=[2, 3]) / 255
-
-    torch.jit.script(Tiny()).save("tiny.pt")
+    save_mean_colours(here / "tiny.pt")
     assert main(["metrics", "before", "after", "--metrics", "fid", "--inception", "tiny.pt", "--csv", "o.csv"]) == 0
     with Path("o.csv").open() as file:
         (line,) = csv.DictReader(file)
-    assert float(line["mean"]) == pytest.approx(3 * 0.2**2, abs=1e-3) and line["note"] == "3 against 3 pictures"
+    assert float(line["mean"]) == pytest.approx(3 * 0.2**2, abs=1e-3)
+    assert line["note"] == "TorchScript tiny.pt, 3 against 3 pictures"
 
 
 def nothing() -> None: ...
@@ -157,6 +155,11 @@ def write(name: str, text: str) -> Callable[[], object]:
         (["before", "after", "--metrics", "clip-image"], nothing, "--clip ViT-bigG-14 with --clip-weights laion2b"),
         (["before", "after", "--lpips", "lpips"], nothing, "--lpips lpips needs AlexNet, which cannot be had"),
         (["before", "after", "--metrics", "fid"], nothing, "cannot be had (no network): give a TorchScript file"),
+        (
+            ["before", "after", "--metrics", "fid", "--inception", "i.pt"],
+            lambda: save_mean_colours(Path("i.pt"), 64),
+            "--inception i.pt gives 64 features a picture, and FID is defined on the 2048 of Inception-v3's",
+        ),
         (["before", "after", "--inception", "no.pt"], nothing, "--inception no.pt is no file"),
         (["before", "after", "--json", "before"], nothing, "--json before cannot be written (it is a folder)"),
         (["before", "after", "--csv", "f/o.csv"], write("f", ""), "f is no folder): give another file"),

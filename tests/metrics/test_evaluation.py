@@ -12,6 +12,7 @@ from torch import Tensor
 from csd_nerf.metrics import PerceptualDistance, PinholeViews
 from csd_nerf.metrics.catalogue import METRICS, Comparison, Models
 from csd_nerf.metrics.evaluation import Networks, Remembering, Report, check_names, evaluate, load_models, plan
+from csd_nerf.metrics.frechet import Features
 from csd_nerf.metrics.pictures import Loaded, Pictures
 from tests.metrics.fake_encoder import ColourEncoder, plain
 
@@ -33,7 +34,7 @@ def compared(before: Sequence[Any], after: Sequence[Any], size: int = 32, kind: 
 
 def fakes() -> Models:
     distance = PerceptualDistance("ST-LPIPS", "fake", lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)))
-    return Models(Remembering(ColourEncoder()), distance, lambda p: p.float().mean(dim=(2, 3)) / 255)
+    return Models(Remembering(ColourEncoder()), distance, Features("tiny", lambda p: p.float().mean(dim=(2, 3)) / 255))
 
 
 def scores(comparison: Comparison, *names: str) -> dict[tuple[str, str], float]:

@@ -16,6 +16,7 @@ from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_dis
 from csd_nerf.metrics.openclip import OpenClip
 from csd_nerf.metrics.pictures import read_pictures
 from tests.metrics.tiny_clip import NAME, make_tiny_clip
+from tests.metrics.tiny_inception import save_mean_colours
 
 
 def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tmp_path: Path, capsys) -> None:
@@ -23,7 +24,7 @@ def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tm
     for i in range(3):
         Image.fromarray(np.full((32, 32, 3), 80 * i, np.uint8)).save(tmp_path / "real" / f"{i}.png")
     network = tmp_path / "network.pt"
-    torch.jit.script(_Means()).save(str(network))
+    save_mean_colours(network)
     command = ["stylegan", "evaluate", str(small), "--samples", "6", "--pairs-of", "4", "--lpips", "st-lpips"]
     more = [
         "--references",
@@ -50,7 +51,7 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
     truth.mkdir()
     for i in range(19):
         Image.fromarray(np.full((32, 32, 3), 13 * i, np.uint8)).save(truth / f"{i}.png")
-    torch.jit.script(_Means()).save(str(tmp_path / "network.pt"))
+    save_mean_colours(tmp_path / "network.pt")
     command = ["stylegan", "evaluate", str(small), "--samples", "40", "--pairs-of", "20", "--lpips", "st-lpips"]
     command += ["--prompt", "a cube", "--clip", NAME, "--clip-weights", str(weights), "--seed", "3"]
     command += ["--references", str(truth), "--inception", str(tmp_path / "network.pt")]
@@ -98,10 +99,3 @@ def test_what_cannot_be_evaluated_is_said_before_pictures_are_made(
     assert main(["stylegan", "evaluate", str(small), "--samples", "4", *flags]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.safetensors", "taken"]
-
-
-class _Means(torch.nn.Module):
-    """Mean colours in the place of Inception's features."""
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return pictures.float().mean(dim=[2, 3])
