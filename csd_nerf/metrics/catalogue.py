@@ -254,7 +254,7 @@ METRICS = {
             "encoder",
         ),
         Metric("clip-image", (clip_scores.image_similarity,), unpaired, _image, "encoder"),
-        Metric("clip-consistency", (clip_scores.image_consistency,), _single, _consistency, "encoder"),
+        Metric("clip-consistency", (clip_scores.image_consistency,), _single, _consistency, "encoder", _loose),
         Metric("clip-text", (clip_scores.text_similarity,), _no_target, _text, "encoder"),
         Metric(
             "clip-depth",

@@ -62,7 +62,8 @@ def image_consistency(
     """CLIP image consistency: do neighbours look alike? Higher is better, 1 at most.
 
     <E_I(x_a), E_I(x_b)> over consecutive frames of a video or neighbouring views of a scene (CSD Tables 1 and 2). Blind
-    to what CLIP does not see, such as a colour that drifts slowly; the warp error is not.
+    to what CLIP does not see, such as a colour that drifts slowly; the warp error is not. Pictures that are no
+    neighbours, such as loose ones in a folder, say nothing of consistency.
 
     Args:
         encoder: CLIP.

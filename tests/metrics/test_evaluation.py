@@ -46,11 +46,10 @@ def test_everything_that_pictures_and_texts_allow():
     truth = pictures(plain(GREEN, YELLOW, size=32), "--truth c")
     comparison = compared([RED, RED], [GREEN, GREEN], truth=truth, **TEXTS, retrieval=("blue", "grey"))
     made = plan(comparison)
-    assert set(made.left_out) == {"clip-depth", "fid", "warp"}
+    assert set(made.left_out) == {"clip-consistency", "clip-depth", "fid", "warp"}
     result = scores(comparison)
     assert result["clip-direction", "before to after"] == pytest.approx(1)
     assert result["clip-image", "before to after"] == pytest.approx(0)
-    assert result["clip-consistency", "after"] == result["clip-consistency", "before"] == pytest.approx(1)
     assert result["clip-text", "after"] == pytest.approx(1) and result["clip-text", "before"] == pytest.approx(0)
     assert result["r-precision", "after"] == 1
     assert result["lpips", "before to after"] == pytest.approx(2 / 3)
@@ -127,8 +126,12 @@ def test_warp_of_a_video_and_of_views():
 
 def test_frames_in_a_folder_must_be_called_a_video():
     comparison = compared([RED, RED], [GREEN, GREEN])
-    assert "name it in --metrics" in plan(comparison).left_out["warp"]
+    left_out = plan(comparison).left_out
+    assert "name it in --metrics" in left_out["warp"] and left_out["clip-consistency"] == left_out["warp"]
     assert scores(comparison, "warp")["warp", "after"] == pytest.approx(0)
+    assert scores(comparison, "clip-consistency")["clip-consistency", "after"] == pytest.approx(1)
+    video = compared([RED, RED], [GREEN, GREEN], kind="video")
+    assert not {"warp", "clip-consistency"} & set(plan(video).left_out)
 
 
 def test_what_turns_out_impossible_is_left_out_unless_named():
