@@ -30,8 +30,8 @@ class Metrics:
     """config.yml of a csd-edit run, which keeps the scene before its edit; or of two runs, before and after."""
     views: Literal["auto", "held-out", "training"] = "auto"
     """Views of a run; auto: those that training never saw, where there are any."""
-    metrics: tuple[str, ...] = ()
-    """Names, see --explain; default: whatever the pictures and texts allow."""
+    metrics: tuple[str, ...] = ("auto",)
+    """Names, see --explain; auto: whatever the pictures and texts allow."""
     source_text: str | None = None
     """Describes the pictures before the edit."""
     target_text: str | None = None
@@ -59,17 +59,16 @@ class Metrics:
 
     def run(self) -> int:
         """Compute, print, and write."""
-        from csd_nerf.metrics.evaluation import Networks, check_names, evaluate, load_models, plan
+        from csd_nerf.metrics.evaluation import Networks, evaluate, load_models, plan
 
         if self.explain:
             self._explain()
             return 0
         self._check_flags()
-        check_names(self.metrics)
         networks = Networks(self.clip, self.clip_weights, self.clip_tag, self.lpips, self.inception, _device())
         with _progress() as progress:
             comparison = self._read(progress)
-            made = plan(comparison, self.metrics)
+            made = plan(comparison, self._named())
             models = load_models(made, networks, lambda network: progress.say(f"loading {_NETWORKS[network]}"))
             for one in (comparison.before, comparison.after):
                 progress.begin(f"views of {one.source.removeprefix('--load-config ')}")
@@ -92,14 +91,25 @@ class Metrics:
             console.print(f"[bold]{name}[/bold]", highlight=False)
             console.print(metric.explanation() + "\n", markup=False, highlight=False, soft_wrap=True)
 
+    def _named(self) -> tuple[str, ...]:
+        """The metrics that were asked for by name."""
+        return () if self.metrics == ("auto",) else self.metrics
+
     def _check_flags(self) -> None:
-        """What can be known to fail from the flags alone."""
+        """What can be known to fail from the flags alone, or to have no effect."""
+        from csd_nerf.commands.metrics_flags import check_names, check_used
+
         if self.load_config and (self.before or self.after):
             raise ValueError("give either BEFORE and AFTER or --load-config, not both")
         if not self.load_config and not (self.before and self.after):
             raise ValueError(
                 "give BEFORE and AFTER (pictures, folders or videos), or --load-config config.yml of a run"
             )
+        if self.views != "auto" and not self.load_config:
+            raise ValueError(f"--views {self.views} is for runs: give --load-config, or leave it out")
+        if self.metrics != ("auto",):
+            check_names(self.metrics)
+            check_used(self.metrics, self._choices())
         if self.inception is not None and not self.inception.is_file():
             raise ValueError(f"--inception {self.inception} is no file: give a TorchScript of Inception-v3")
         for flag, text in (("--source-text", self.source_text), ("--target-text", self.target_text)):
@@ -112,6 +122,21 @@ class Metrics:
         for flag, path in (("--json", self.json), ("--csv", self.csv)):
             if path is not None and (reason := _unwritable(path)):
                 raise ValueError(f"{flag} {path} cannot be written ({reason}): give another file")
+
+    def _choices(self) -> dict[str, bool]:
+        """Flags that are for some metrics only, and whether they are given."""
+        names = (
+            "source_text",
+            "target_text",
+            "truth",
+            "retrieval_set",
+            "clip",
+            "clip_weights",
+            "clip_tag",
+            "inception",
+        )
+        given = {f"--{name.replace('_', '-')}": getattr(self, name) is not None for name in names}
+        return given | {"--lpips": self.lpips != "auto"}
 
     def _read(self, progress: "_Progress") -> "Comparison":
         from csd_nerf.metrics.catalogue import Comparison

@@ -89,13 +89,6 @@ class Plan:
         self.chosen = [metric for metric in self.chosen if metric not in metrics]
 
 
-def check_names(names: Sequence[str]) -> None:
-    """Raise `ValueError` for a metric that does not exist."""
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(f"--metrics {name} is unknown: choose from {', '.join(METRICS)} (see --explain)")
-
-
 def plan(comparison: Comparison, names: Sequence[str] = ()) -> Plan:
     """The metrics that were named, or whatever the pictures and texts allow.
 

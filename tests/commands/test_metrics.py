@@ -143,6 +143,9 @@ def write(name: str, text: str) -> Callable[[], object]:
         (["before", "after", "--metrics", "psnr"], nothing, "--metrics psnr: add --truth"),
         (["before", "after", "--metrics", "clip-depth", "--target-text", "a"], nothing, "give --load-config"),
         (["before", "after", "--metrics", "pnsr"], nothing, "--metrics pnsr is unknown: choose from clip-direction"),
+        (["before", "after", "--metrics", "auto", "psnr"], nothing, "--metrics auto is unknown: choose from clip-dir"),
+        (["before", "after", "--metrics"], nothing, "--metrics is empty: name some of clip-direction, clip-image"),
+        (["before", "after", "--views", "held-out"], nothing, "--views held-out is for runs: give --load-config"),
         (["before", "after", "--target-text", " "], nothing, "--target-text is empty"),
         (["before", "after", "--clip", "ViT-Q"], nothing, "--clip ViT-Q is unknown to open_clip"),
         (["before", "after", "--clip-weights", "no.pt"], nothing, "--clip-weights no.pt is neither a file nor known"),
@@ -188,6 +191,52 @@ def test_what_cannot_work_is_said_in_one_message_before_anything_is_written(
     text = said(capsys)
     assert complaint in text and text.count("csd: error:") == 1
     assert sorted(here.iterdir()) == there
+
+
+TRUTH = ["--truth", "after", "--metrics", "psnr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "used_by"),
+    [
+        (["--source-text", "a", *TRUTH], "clip-direction"),
+        (["--target-text", "a", *TRUTH], "clip-direction, clip-text, clip-depth, r-precision"),
+        (["--truth", "after", "--metrics", "warp"], "lpips, fid, psnr, ssim"),
+        (["--retrieval-set", "texts.txt", *TRUTH], "r-precision"),
+        (["--clip", "ViT-B-32", *TRUTH], "clip-direction, clip-image, clip-consistency, clip-text, clip-depth, r-prec"),
+        (
+            ["--clip-weights", "openai", *TRUTH],
+            "clip-direction, clip-image, clip-consistency, clip-text, clip-depth, r",
+        ),
+        (["--clip-tag", "openai", *TRUTH], "clip-direction, clip-image, clip-consistency, clip-text, clip-depth, r-p"),
+        (["--lpips", "st-lpips", *TRUTH], "lpips"),
+        (["--inception", "no.pt", *TRUTH], "fid"),
+    ],
+)
+def test_a_flag_that_no_named_metric_uses_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], used_by: str
+) -> None:
+    assert main(["metrics", "before", "after", *arguments]) == 2
+    metric = arguments[-1]
+    complaint = f"{arguments[0]} has no effect on --metrics {metric}: leave it out, or add one of {used_by}"
+    assert said(capsys).startswith(f"csd: error: {complaint}")
+
+
+def test_every_flag_without_effect_is_said_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "before", "after", "--lpips", "lpips", "--source-text", "a", *TRUTH]) == 2
+    lines = [line.split(" has no")[0] for line in capsys.readouterr().err.strip().splitlines()]
+    assert lines == ["csd: error: --source-text", "--lpips"]
+
+
+def test_a_flag_that_one_of_the_named_metrics_uses_is_taken(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["metrics", "before", "after", "--metrics", "psnr", "lpips", "--truth", "after", "--lpips", "st-lpips"]
+    assert main(command) == 0
+    assert "left out" not in said(capsys)
+
+
+def test_auto_is_the_default(here: Path, offline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "before", "after", "--metrics", "auto"]) == 0
+    assert "left out: psnr, ssim: add --truth" in said(capsys)
 
 
 def test_folders_of_other_names_are_told_to_be_paired_in_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

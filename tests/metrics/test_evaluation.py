@@ -11,7 +11,7 @@ from torch import Tensor
 
 from csd_nerf.metrics import PerceptualDistance, PinholeViews
 from csd_nerf.metrics.catalogue import METRICS, Comparison, Models
-from csd_nerf.metrics.evaluation import Networks, Remembering, Report, check_names, evaluate, load_models, plan
+from csd_nerf.metrics.evaluation import Networks, Remembering, Report, evaluate, load_models, plan
 from csd_nerf.metrics.frechet import Features
 from csd_nerf.metrics.pictures import Loaded, Pictures
 from tests.metrics.fake_encoder import ColourEncoder, plain
@@ -70,11 +70,6 @@ def test_reasons_name_the_remedy():
 def test_a_named_metric_that_is_impossible_is_an_error(name: str):
     with pytest.raises(ValueError, match=f"^--metrics {name}: "):
         plan(compared([RED], [GREEN]), [name])
-
-
-def test_names_are_checked():
-    with pytest.raises(ValueError, match="--metrics clip is unknown: choose from clip-direction, clip-image"):
-        check_names(["psnr", "clip"])
 
 
 def test_different_numbers():
