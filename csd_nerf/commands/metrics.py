@@ -26,6 +26,8 @@ class Metrics:
     """A picture, a folder of pictures, or a video, before the edit."""
     after: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AFTER")] = None
     """The same after the edit, in the same order."""
+    frames: str = ""
+    """A:B:S, as Python slices: those of BEFORE, AFTER and --truth alike, of videos and folders; default: all."""
     load_config: tuple[Path, ...] = ()
     """config.yml of a csd-edit run, which keeps the scene before its edit; or of two runs, before and after."""
     views: Literal["auto", "held-out", "training"] = "auto"
@@ -69,6 +71,10 @@ class Metrics:
         with _progress() as progress:
             comparison = self._read(progress)
             made = plan(comparison, self._named())
+            for one in (comparison.before, comparison.after, comparison.truth):
+                if one is not None and one.kind != "views":
+                    progress.say(f"reading {one.source}")
+                    _ = one.images
             models = load_models(made, networks, lambda network: progress.say(f"loading {_NETWORKS[network]}"))
             for one in (comparison.before, comparison.after):
                 progress.begin(f"views of {one.source.removeprefix('--load-config ')}")
@@ -105,6 +111,8 @@ class Metrics:
             raise ValueError(
                 "give BEFORE and AFTER (pictures, folders or videos), or --load-config config.yml of a run"
             )
+        if self.frames and self.load_config:
+            raise ValueError("--frames is for pictures in files: leave it out with --load-config")
         if self.views != "auto" and not self.load_config:
             raise ValueError(f"--views {self.views} is for runs: give --load-config, or leave it out")
         if self.metrics != ("auto",):
@@ -139,21 +147,26 @@ class Metrics:
         return given | {"--lpips": self.lpips != "auto"}
 
     def _read(self, progress: "_Progress") -> "Comparison":
+        from csd_nerf.commands.picture_sets import check_memory, read_pictures
+        from csd_nerf.images.frame_range import FrameRange
         from csd_nerf.metrics.catalogue import Comparison
-        from csd_nerf.metrics.pictures import paired, read_pictures
+        from csd_nerf.metrics.pictures import paired
 
         retrieval = self._texts()
+        frames = FrameRange.parse(self.frames) if self.frames else FrameRange()
         if self.load_config:
             from csd_nerf.commands.metrics_runs import read_runs
 
             before, after = read_runs(self.load_config, self.views, progress.step)
         else:
             assert self.before is not None and self.after is not None
-            before, after = read_pictures(self.before, "BEFORE"), read_pictures(self.after, "AFTER")
+            before, after = (
+                read_pictures(path, flag, frames) for path, flag in ((self.before, "BEFORE"), (self.after, "AFTER"))
+            )
             _tell_pairs(before, after)
-        truth = None
-        if self.truth is not None:
-            truth = paired(read_pictures(self.truth, "--truth"), after)
+        truth = read_pictures(self.truth, "--truth", frames) if self.truth is not None else None
+        check_memory([one for one in (before, after, truth) if one is not None and one.kind != "views"])
+        truth = paired(truth, after) if truth is not None else None
         return Comparison(before, after, truth, self.source_text, self.target_text, retrieval)
 
     def _texts(self) -> tuple[str, ...]:

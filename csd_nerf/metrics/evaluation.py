@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -60,7 +60,7 @@ class Remembering:
         self.name, self._encoder = encoder.name, encoder
         self._known: list[tuple[Tensor, Tensor]] = []
 
-    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def encode_images(self, images: Real[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Embeddings, computed at the first time that this very tensor is given."""
         for pictures, embedded in self._known:
             if pictures is images:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Real, UInt8
 from torch import Tensor
 
+from csd_nerf.metrics.levels import eight_bit
 from csd_nerf.metrics.types import Score, first_line
 
 WIDTH = 2048
@@ -53,9 +54,9 @@ def frechet_distance(features: Float[Tensor, "n d"], references: Float[Tensor, "
 
 
 def fid(
-    images: Float[Tensor, "n 3 _h _w"], references: Float[Tensor, "m 3 _p _q"], features: Features, batch: int = 16
+    images: Real[Tensor, "n 3 _h _w"], references: Real[Tensor, "m 3 _p _q"], features: Features, batch: int = 16
 ) -> Score:
-    """Frechet Inception Distance of two sets of pictures in [0, 1]. Lower is nearer.
+    """Frechet Inception Distance of two sets of pictures, in [0, 1] or in 8 bits. Lower is nearer.
 
     |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), with m and C the mean and covariance of Inception-v3's 2048 pool
     features over each set (Heusel et al. 2017; CSD Table 3; LDP Section 5). It is biased upwards for few pictures, and
@@ -79,11 +80,11 @@ class InceptionDistance:
         self._own: list[Tensor] = []
         self._references: list[Tensor] = []
 
-    def add(self, images: Float[Tensor, "n 3 _h _w"]) -> None:
+    def add(self, images: Real[Tensor, "n 3 _h _w"]) -> None:
         """More of the pictures that are judged."""
         self._own += self._embedded(images)
 
-    def add_references(self, images: Float[Tensor, "n 3 _h _w"]) -> None:
+    def add_references(self, images: Real[Tensor, "n 3 _h _w"]) -> None:
         """More of those that they are compared with."""
         self._references += self._embedded(images)
 
@@ -95,7 +96,7 @@ class InceptionDistance:
 
     def _embedded(self, images: Tensor) -> list[Tensor]:
         parts = images.split(self._batch)
-        return [self._features((255 * part.clamp(0, 1)).round().byte()).flatten(1).cpu() for part in parts]
+        return [self._features(eight_bit(part)).flatten(1).cpu() for part in parts]
 
 
 def load_inception(weights: Path | None = None, device: str | torch.device = "cpu") -> Features:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from csd_nerf.metrics.levels import eight_bit
 from csd_nerf.metrics.types import first_line
 
 MODEL, WEIGHTS = "ViT-bigG-14", "laion2b_s39b_b160k"
@@ -116,8 +117,8 @@ class OpenClip:
         self.name = f"{model} ({chosen.described})"
 
     @torch.no_grad()
-    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Embeddings of pictures in [0, 1]; unit length, on the CPU.
+    def encode_images(self, images: Real[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Embeddings of pictures in [0, 1] or in 8 bits; unit length, on the CPU.
 
         They pass through 8 bits, since open_clip scales, crops and normalises PIL pictures.
         """
@@ -168,10 +169,10 @@ def _as_trained(model: str, weights: str, tag: str | None) -> Chosen:
     return Chosen(weights, weights not in tags, tag, quick_gelu, preprocessing)
 
 
-def _to_pil(image: Float[Tensor, "3 h w"]) -> Any:
+def _to_pil(image: Real[Tensor, "3 h w"]) -> Any:
     from PIL import Image
 
-    return Image.fromarray((255 * image.cpu().clamp(0, 1)).round().byte().permute(1, 2, 0).numpy())
+    return Image.fromarray(eight_bit(image.cpu()).permute(1, 2, 0).numpy())
 
 
 @contextmanager

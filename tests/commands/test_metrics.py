@@ -257,7 +257,7 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(["metrics", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    flags = "load-config views metrics source-text target-text truth clip clip-weights clip-tag lpips inception"
+    flags = "frames load-config views metrics source-text target-text truth clip clip-weights clip-tag lpips inception"
     assert all(f"--{flag}" in text for flag in [*flags.split(), "retrieval-set", "explain", "json", "csv"])
     assert "BEFORE" in text and "AFTER" in text
 

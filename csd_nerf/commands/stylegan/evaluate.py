@@ -64,8 +64,8 @@ class Evaluate:
         """Measure and print."""
         import torch
 
+        from csd_nerf.commands.picture_sets import read_in_parts
         from csd_nerf.images.stylegan.showing import sampled
-        from csd_nerf.metrics.pictures import read_in_parts
 
         self._check()
         device = chosen_device(self.device)

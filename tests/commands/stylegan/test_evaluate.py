@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from csd_nerf.cli import main
+from csd_nerf.commands.picture_sets import read_pictures
 from csd_nerf.images.stylegan import showing
 from csd_nerf.images.stylegan.files import load_generator
 from csd_nerf.images.stylegan.showing import sample
 from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance, text_similarity
+from csd_nerf.metrics.levels import unit
 from csd_nerf.metrics.openclip import OpenClip
-from csd_nerf.metrics.pictures import read_pictures
 from tests.metrics.tiny_clip import NAME, make_tiny_clip
 from tests.metrics.tiny_inception import save_mean_colours
 
@@ -68,7 +69,7 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
     assert found["scores"] == {score.name: {"mean": score.mean, "note": score.note} for score in expected}
     similarity = encoder.encode_images(images) @ encoder.encode_texts(["a cube"])[0]
     assert expected[1].mean == pytest.approx(float(similarity.mean()), abs=1e-6)
-    shown = read_pictures(tmp_path / "shown", "shown").images
+    shown = unit(read_pictures(tmp_path / "shown", "shown").images)
     torch.testing.assert_close(shown, images, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
