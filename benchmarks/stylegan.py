@@ -25,7 +25,7 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from itertools import combinations
@@ -44,6 +44,7 @@ from csd_nerf.images.stylegan.settings import TOY, TOY_LOSSES, AdaptSettings
 from csd_nerf.images.stylegan.showing import sample
 from csd_nerf.images.writing import contact_sheet
 from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance
+from csd_nerf.metrics.frechet import Features
 from csd_nerf.priors import load_prior
 from csd_nerf.toyworld.judging.colour import to_lab
 from csd_nerf.toyworld.portraits import Portraits, draw_portraits
@@ -113,7 +114,7 @@ class Judge:
     """The source generator's pictures of the latents."""
     truth: torch.Tensor
     distance: Any
-    inception: Callable[[torch.Tensor], torch.Tensor] | None
+    inception: Features | None
 
     def __call__(self, after: torch.Tensor) -> Measured:
         """Measure pictures of the same latents."""

@@ -72,6 +72,8 @@ class Bench:
     """Of generate: also CLIP text similarity, by a model of open_clip; default with --clip-weights: ViT-bigG-14."""
     clip_weights: str | None = None
     """Local file of that model's weights, or a tag that open_clip knows."""
+    clip_tag: str | None = None
+    """Tag of open_clip that a local file is of, or was trained like: it decides activation and preprocessing."""
     compile: bool = False
     """Of speed: also time the network compiled by torch, which needs a C++ compiler on a CPU."""
 
@@ -102,7 +104,7 @@ class Bench:
         """Raise `ValueError` for flags that would be lost on the benchmark."""
         speed = ("particles", "rounds", "compile")
         both = ("benchmark", "output", "prior", "precision")
-        if self.benchmark != "generate" and (self.clip is not None or self.clip_weights is not None):
+        if self.benchmark != "generate" and (self.clip, self.clip_weights, self.clip_tag) != (None, None, None):
             raise ValueError(f"--clip has no meaning for csd bench {self.benchmark}: csd metrics measures it")
         for entry in fields(self):
             given = getattr(self, entry.name) != entry.default
@@ -127,6 +129,7 @@ class Bench:
             self.work,
             self.clip,
             self.clip_weights,
+            self.clip_tag,
             self._engine,
         )
 

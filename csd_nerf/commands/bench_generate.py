@@ -28,6 +28,7 @@ class GenerateRun:
     work: Path
     clip: str | None
     clip_weights: str | None
+    clip_tag: str | None
     engine: "Callable[[], Engine]"
     """Starts the processes; called when all flags are known to be right."""
 
@@ -78,11 +79,11 @@ class GenerateRun:
         return table
 
     def _encoder(self) -> "ImageTextEncoder | None":
-        if self.clip is None and self.clip_weights is None:
+        if (self.clip, self.clip_weights, self.clip_tag) == (None, None, None):
             return None
         from csd_nerf.metrics.openclip import MODEL, OpenClip
 
-        return OpenClip(self.clip or MODEL, self.clip_weights)
+        return OpenClip(self.clip or MODEL, self.clip_weights, tag=self.clip_tag)
 
     def _report(
         self, cells: Any, store: Any, table: dict[str, dict[str, str]], encoder: "ImageTextEncoder | None"

@@ -26,12 +26,14 @@ class Metrics:
     """A picture, a folder of pictures, or a video, before the edit."""
     after: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="AFTER")] = None
     """The same after the edit, in the same order."""
+    frames: str = ""
+    """A:B:S, as Python slices: those of BEFORE, AFTER and --truth alike, of videos and folders; default: all."""
     load_config: tuple[Path, ...] = ()
     """config.yml of a csd-edit run, which keeps the scene before its edit; or of two runs, before and after."""
     views: Literal["auto", "held-out", "training"] = "auto"
     """Views of a run; auto: those that training never saw, where there are any."""
-    metrics: tuple[str, ...] = ()
-    """Names, see --explain; default: whatever the pictures and texts allow."""
+    metrics: tuple[str, ...] = ("auto",)
+    """Names, see --explain; auto: whatever the pictures and texts allow."""
     source_text: str | None = None
     """Describes the pictures before the edit."""
     target_text: str | None = None
@@ -42,6 +44,8 @@ class Metrics:
     """A model of open_clip; default: ViT-bigG-14 as in the paper (10 GB, downloaded at its first use)."""
     clip_weights: str | None = None
     """Local file of the model's weights, or a tag that open_clip knows."""
+    clip_tag: str | None = None
+    """Tag of open_clip that a local file is of, or was trained like: it decides activation and preprocessing."""
     lpips: Literal["auto", "lpips", "st-lpips"] = "auto"
     """auto: ST-LPIPS, named so, where LPIPS's AlexNet cannot be had."""
     inception: Path | None = None
@@ -57,17 +61,20 @@ class Metrics:
 
     def run(self) -> int:
         """Compute, print, and write."""
-        from csd_nerf.metrics.evaluation import Networks, check_names, evaluate, load_models, plan
+        from csd_nerf.metrics.evaluation import Networks, evaluate, load_models, plan
 
         if self.explain:
             self._explain()
             return 0
         self._check_flags()
-        check_names(self.metrics)
-        networks = Networks(self.clip, self.clip_weights, self.lpips, self.inception, _device())
+        networks = Networks(self.clip, self.clip_weights, self.clip_tag, self.lpips, self.inception, _device())
         with _progress() as progress:
             comparison = self._read(progress)
-            made = plan(comparison, self.metrics)
+            made = plan(comparison, self._named())
+            for one in (comparison.before, comparison.after, comparison.truth):
+                if one is not None and one.kind != "views":
+                    progress.say(f"reading {one.source}")
+                    _ = one.images
             models = load_models(made, networks, lambda network: progress.say(f"loading {_NETWORKS[network]}"))
             for one in (comparison.before, comparison.after):
                 progress.begin(f"views of {one.source.removeprefix('--load-config ')}")
@@ -90,43 +97,76 @@ class Metrics:
             console.print(f"[bold]{name}[/bold]", highlight=False)
             console.print(metric.explanation() + "\n", markup=False, highlight=False, soft_wrap=True)
 
+    def _named(self) -> tuple[str, ...]:
+        """The metrics that were asked for by name."""
+        return () if self.metrics == ("auto",) else self.metrics
+
     def _check_flags(self) -> None:
-        """What can be known to fail from the flags alone."""
+        """What can be known to fail from the flags alone, or to have no effect."""
+        from csd_nerf.commands.metrics_flags import check_names, check_used
+
         if self.load_config and (self.before or self.after):
             raise ValueError("give either BEFORE and AFTER or --load-config, not both")
         if not self.load_config and not (self.before and self.after):
             raise ValueError(
                 "give BEFORE and AFTER (pictures, folders or videos), or --load-config config.yml of a run"
             )
+        if self.frames and self.load_config:
+            raise ValueError("--frames is for pictures in files: leave it out with --load-config")
+        if self.views != "auto" and not self.load_config:
+            raise ValueError(f"--views {self.views} is for runs: give --load-config, or leave it out")
+        if self.metrics != ("auto",):
+            check_names(self.metrics)
+            check_used(self.metrics, self._choices())
         if self.inception is not None and not self.inception.is_file():
             raise ValueError(f"--inception {self.inception} is no file: give a TorchScript of Inception-v3")
         for flag, text in (("--source-text", self.source_text), ("--target-text", self.target_text)):
             if text is not None and not text.strip():
                 raise ValueError(f"{flag} is empty: describe the pictures, or leave the flag out")
-        if self.clip is not None or self.clip_weights is not None:
+        if (self.clip, self.clip_weights, self.clip_tag) != (None, None, None):
             from csd_nerf.metrics.openclip import MODEL, choose_weights
 
-            choose_weights(self.clip or MODEL, self.clip_weights)
+            choose_weights(self.clip or MODEL, self.clip_weights, self.clip_tag)
         for flag, path in (("--json", self.json), ("--csv", self.csv)):
             if path is not None and (reason := _unwritable(path)):
                 raise ValueError(f"{flag} {path} cannot be written ({reason}): give another file")
 
+    def _choices(self) -> dict[str, bool]:
+        """Flags that are for some metrics only, and whether they are given."""
+        names = (
+            "source_text",
+            "target_text",
+            "truth",
+            "retrieval_set",
+            "clip",
+            "clip_weights",
+            "clip_tag",
+            "inception",
+        )
+        given = {f"--{name.replace('_', '-')}": getattr(self, name) is not None for name in names}
+        return given | {"--lpips": self.lpips != "auto"}
+
     def _read(self, progress: "_Progress") -> "Comparison":
+        from csd_nerf.commands.picture_sets import check_memory, read_pictures
+        from csd_nerf.images.frame_range import FrameRange
         from csd_nerf.metrics.catalogue import Comparison
-        from csd_nerf.metrics.pictures import paired, read_pictures
+        from csd_nerf.metrics.pictures import paired
 
         retrieval = self._texts()
+        frames = FrameRange.parse(self.frames) if self.frames else FrameRange()
         if self.load_config:
             from csd_nerf.commands.metrics_runs import read_runs
 
             before, after = read_runs(self.load_config, self.views, progress.step)
         else:
             assert self.before is not None and self.after is not None
-            before, after = read_pictures(self.before, "BEFORE"), read_pictures(self.after, "AFTER")
+            before, after = (
+                read_pictures(path, flag, frames) for path, flag in ((self.before, "BEFORE"), (self.after, "AFTER"))
+            )
             _tell_pairs(before, after)
-        truth = None
-        if self.truth is not None:
-            truth = paired(read_pictures(self.truth, "--truth"), after)
+        truth = read_pictures(self.truth, "--truth", frames) if self.truth is not None else None
+        check_memory([one for one in (before, after, truth) if one is not None and one.kind != "views"])
+        truth = paired(truth, after) if truth is not None else None
         return Comparison(before, after, truth, self.source_text, self.target_text, retrieval)
 
     def _texts(self) -> tuple[str, ...]:

@@ -84,7 +84,7 @@ class Metric:
         if self.network == "encoder":
             paragraphs.append(
                 "E_I and E_T are CLIP's encoders of pictures and texts (Radford et al. 2021), of unit length; <a, b> "
-                "is their inner product."
+                "is their inner product. The score's note names model, weights and activation."
             )
         return "\n\n".join(paragraphs)
 
@@ -254,7 +254,7 @@ METRICS = {
             "encoder",
         ),
         Metric("clip-image", (clip_scores.image_similarity,), unpaired, _image, "encoder"),
-        Metric("clip-consistency", (clip_scores.image_consistency,), _single, _consistency, "encoder"),
+        Metric("clip-consistency", (clip_scores.image_consistency,), _single, _consistency, "encoder", _loose),
         Metric("clip-text", (clip_scores.text_similarity,), _no_target, _text, "encoder"),
         Metric(
             "clip-depth",

@@ -6,7 +6,7 @@ E_I and E_T are the encoders of pictures and texts, their outputs of unit length
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -15,8 +15,8 @@ from csd_nerf.metrics.types import ImageTextEncoder, Score
 
 def directional_similarity(
     encoder: ImageTextEncoder,
-    sources: Float[Tensor, "n 3 _h _w"],
-    edited: Float[Tensor, "m 3 _p _q"],
+    sources: Real[Tensor, "n 3 _h _w"],
+    edited: Real[Tensor, "m 3 _p _q"],
     source_text: str,
     target_text: str,
 ) -> Score:
@@ -43,7 +43,7 @@ def directional_similarity(
 
 
 def image_similarity(
-    encoder: ImageTextEncoder, sources: Float[Tensor, "n 3 _h _w"], edited: Float[Tensor, "m 3 _p _q"]
+    encoder: ImageTextEncoder, sources: Real[Tensor, "n 3 _h _w"], edited: Real[Tensor, "m 3 _p _q"]
 ) -> Score:
     """CLIP image similarity: how much of the source is left. Higher is nearer, 1 at most.
 
@@ -57,12 +57,13 @@ def image_similarity(
 
 
 def image_consistency(
-    encoder: ImageTextEncoder, images: Float[Tensor, "n 3 _h _w"], pairs: Sequence[tuple[int, int]] | None = None
+    encoder: ImageTextEncoder, images: Real[Tensor, "n 3 _h _w"], pairs: Sequence[tuple[int, int]] | None = None
 ) -> Score:
     """CLIP image consistency: do neighbours look alike? Higher is better, 1 at most.
 
     <E_I(x_a), E_I(x_b)> over consecutive frames of a video or neighbouring views of a scene (CSD Tables 1 and 2). Blind
-    to what CLIP does not see, such as a colour that drifts slowly; the warp error is not.
+    to what CLIP does not see, such as a colour that drifts slowly; the warp error is not. Pictures that are no
+    neighbours, such as loose ones in a folder, say nothing of consistency.
 
     Args:
         encoder: CLIP.
@@ -81,7 +82,7 @@ def image_consistency(
 
 
 def text_similarity(
-    encoder: ImageTextEncoder, images: Float[Tensor, "n 3 _h _w"], text: str, *, of: str = "colour"
+    encoder: ImageTextEncoder, images: Real[Tensor, "n 3 _h _w"], text: str, *, of: str = "colour"
 ) -> Score:
     """CLIP text similarity: do the pictures show what the words say? Higher is better, 1 at most.
 
@@ -108,7 +109,7 @@ class TextSimilarity:
         self._text = encoder.encode_texts([text])[0]
         self._values: list[float] = []
 
-    def add(self, images: Float[Tensor, "n 3 _h _w"]) -> None:
+    def add(self, images: Real[Tensor, "n 3 _h _w"]) -> None:
         """More pictures."""
         self._values += (self._encoder.encode_images(images) @ self._text).tolist()
 
@@ -119,7 +120,7 @@ class TextSimilarity:
 
 def r_precision(
     encoder: ImageTextEncoder,
-    images: Float[Tensor, "n 3 _h _w"],
+    images: Real[Tensor, "n 3 _h _w"],
     truths: Sequence[int],
     texts: Sequence[str],
 ) -> Score:

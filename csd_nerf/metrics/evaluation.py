@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from rich import box
 from rich.table import Table
 from torch import Tensor
@@ -28,6 +28,8 @@ class Networks:
     """A model of open_clip; None for MODEL."""
     clip_weights: str | None = None
     """A tag that open_clip knows, or a file."""
+    clip_tag: str | None = None
+    """Whose configuration holds for a file."""
     lpips: str = "auto"
     """auto, lpips or st-lpips."""
     inception: Path | None = None
@@ -37,7 +39,7 @@ class Networks:
     def load(self, network: str) -> object:
         """One of the fields of `Models`. Raises `ValueError` or `OSError`, naming the flag."""
         if network == "encoder":
-            return Remembering(OpenClip(self.clip or MODEL, self.clip_weights, self.device))
+            return Remembering(OpenClip(self.clip or MODEL, self.clip_weights, self.device, tag=self.clip_tag))
         if network == "perceptual":
             return load_perceptual_distance(self.lpips, self.device)
         return load_inception(self.inception, self.device)
@@ -58,7 +60,7 @@ class Remembering:
         self.name, self._encoder = encoder.name, encoder
         self._known: list[tuple[Tensor, Tensor]] = []
 
-    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+    def encode_images(self, images: Real[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Embeddings, computed at the first time that this very tensor is given."""
         for pictures, embedded in self._known:
             if pictures is images:
@@ -85,13 +87,6 @@ class Plan:
         """Go on without some metrics."""
         self.left_out |= {metric.name: reason for metric in metrics}
         self.chosen = [metric for metric in self.chosen if metric not in metrics]
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Raise `ValueError` for a metric that does not exist."""
-    for name in names:
-        if name not in METRICS:
-            raise ValueError(f"--metrics {name} is unknown: choose from {', '.join(METRICS)} (see --explain)")
 
 
 def plan(comparison: Comparison, names: Sequence[str] = ()) -> Plan:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
+from csd_nerf.metrics.levels import unit
 from csd_nerf.metrics.types import Score
 from csd_nerf.perceptual_networks import load_perceptual_network
 
@@ -34,10 +35,8 @@ class PerceptualDistance:
     """Network, and why it is not plain LPIPS if it is not."""
     distance: Callable[[Float[Tensor, "n 3 h w"], Float[Tensor, "n 3 h w"]], Float[Tensor, " n"]]
 
-    def __call__(
-        self, images: Float[Tensor, "n 3 h w"], references: Float[Tensor, "m 3 p q"], batch: int = 16
-    ) -> Score:
-        """Distance of each picture in [0, 1] to its reference.
+    def __call__(self, images: Real[Tensor, "n 3 h w"], references: Real[Tensor, "m 3 p q"], batch: int = 16) -> Score:
+        """Distance of each picture, in [0, 1] or in 8 bits, to its reference.
 
         Raises `ValueError` for pictures below 32 pixels a side, and for references of another number or size.
         """
@@ -49,7 +48,8 @@ class PerceptualDistance:
                 f"{self.name} needs pictures of at least {SMALLEST_FOR_LPIPS} pixels a side, these have {size}"
             )
         with torch.no_grad():
-            parts = [self.distance(a, b) for a, b in zip(images.split(batch), references.split(batch), strict=True)]
+            pairs = zip(images.split(batch), references.split(batch), strict=True)
+            parts = [self.distance(unit(a), unit(b)) for a, b in pairs]
         return Score(self.name, torch.cat(parts).cpu().tolist(), "lower", self.note)
 
 

@@ -1,27 +1,29 @@
 """Scores of pixel values: against a known truth, and of the part that was edited or was not."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from csd_nerf.metrics.levels import unit
 from csd_nerf.metrics.types import Score
 
 SMALLEST_FOR_SSIM = 11
 """Pixels along a window's side."""
 
 
-def psnr(images: Float[Tensor, "n 3 h w"], truths: Float[Tensor, "n 3 h w"]) -> Score:
+def psnr(images: Real[Tensor, "n 3 h w"], truths: Real[Tensor, "n 3 h w"]) -> Score:
     """Peak signal-to-noise ratio in dB, per picture. Higher is better.
 
     -10 log10 mean((x - y)^2) over pixels and channels, for values in [0, 1] (Huynh-Thu and Ghanbari 2008). Equal
     pictures give 100 dB, which is where it is capped.
     """
-    errors = (images - truths).square().flatten(1).mean(dim=1).clamp_min(1e-10)
+    errors = torch.stack([(unit(x) - unit(y)).square().mean() for x, y in zip(images, truths, strict=True)])
+    errors = errors.clamp_min(1e-10)
     return Score("PSNR", (-10 * errors.log10()).tolist(), "higher", "dB")
 
 
-def ssim(images: Float[Tensor, "n 3 h w"], truths: Float[Tensor, "n 3 h w"]) -> Score:
+def ssim(images: Real[Tensor, "n 3 h w"], truths: Real[Tensor, "n 3 h w"]) -> Score:
     """Structural similarity, per picture. Higher is better, 1 at most.
 
     mean over windows of (2 m_x m_y + c_1)(2 s_xy + c_2) / ((m_x^2 + m_y^2 + c_1)(s_x^2 + s_y^2 + c_2)), with m, s^2 and
@@ -35,7 +37,7 @@ def ssim(images: Float[Tensor, "n 3 h w"], truths: Float[Tensor, "n 3 h w"]) -> 
         size = f"{images.shape[-1]} x {images.shape[-2]}"
         raise ValueError(f"SSIM needs pictures of at least {SMALLEST_FOR_SSIM} pixels a side, these have {size}")
     pairs = zip(images, truths, strict=True)  # one by one, since float64 takes room
-    return Score("SSIM", [_ssim(x.double(), y.double()) for x, y in pairs], "higher")
+    return Score("SSIM", [_ssim(unit(x).double(), unit(y).double()) for x, y in pairs], "higher")
 
 
 def _ssim(x: Float[Tensor, "3 h w"], y: Float[Tensor, "3 h w"]) -> float:

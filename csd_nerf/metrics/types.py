@@ -1,7 +1,7 @@
 """What metrics take and give.
 
-Pictures are `n 3 h w`, sRGB values in [0, 1], float32. A metric returns a `Score`: the mean and the values behind it,
-so that whoever reports it can give an interval.
+Pictures are `n 3 h w`, sRGB values in [0, 1], float32, or 8-bit levels (`levels.py`). A metric returns a `Score`: the
+mean and the values behind it, so that whoever reports it can give an interval.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor
 
 
@@ -44,8 +44,8 @@ class ImageTextEncoder(Protocol):
     name: str
     """Architecture and weights, for the reports."""
 
-    def encode_images(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
-        """Embeddings of pictures in [0, 1]; unit length."""
+    def encode_images(self, images: Real[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Embeddings of pictures in [0, 1] or in 8 bits; unit length."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "n d"]:

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from csd_nerf.metrics.levels import unit
 from csd_nerf.metrics.types import Score
 
 SMALLEST_FOR_FLOW = 16
@@ -71,7 +72,7 @@ def warp_error_3d(
 
 
 def warp_error_video(
-    frames: Float[Tensor, "n 3 h w"], guide: Float[Tensor, "m 3 p q"] | None = None, *, tolerance: float = 1.0
+    frames: Real[Tensor, "n 3 h w"], guide: Real[Tensor, "m 3 p q"] | None = None, *, tolerance: float = 1.0
 ) -> Score:
     """Warp error of a video's consecutive frames, through optical flow. Lower is better.
 
@@ -93,12 +94,12 @@ def warp_error_video(
         raise ValueError(f"optical flow needs frames of at least {SMALLEST_FOR_FLOW} pixels a side, these have {size}")
     values = []
     for a in range(len(frames) - 1):
-        forward, backward = _flow(guide[a], guide[a + 1]), _flow(guide[a + 1], guide[a])
+        forward, backward = _flow(unit(guide[a]), unit(guide[a + 1])), _flow(unit(guide[a + 1]), unit(guide[a]))
         grid, inside = _moved(forward)
         back = _sample(backward.permute(2, 0, 1), grid).permute(1, 2, 0)
         seen = inside & ((forward + back).norm(dim=-1) <= tolerance)
         if seen.any():
-            values.append(float((frames[a] - _sample(frames[a + 1], grid)).abs().mean(dim=0)[seen].mean()))
+            values.append(float((unit(frames[a]) - _sample(unit(frames[a + 1]), grid)).abs().mean(dim=0)[seen].mean()))
     if not values:
         raise ValueError("no two consecutive frames have a pixel whose optical flow is reliable")
     return Score("warp error", values, "lower", f"{len(values)} pairs, through optical flow")

@@ -53,3 +53,5 @@ def test_bad_input_names_the_flag_before_anything_is_made(tmp_path: Path):
         Bench("generate", True, tmp_path / "new", tmp_path / "work", clip="no-such-model", methods=("csd",)).run()
     with pytest.raises(ValueError, match="--clip has no meaning for csd bench scenes: csd metrics measures it"):
         Bench("scenes", True, tmp_path / "new", tmp_path / "work", clip="ViT-B-32").run()
+    with pytest.raises(ValueError, match="--clip-tag openai says how the weights in a local file were trained"):
+        Bench("generate", True, tmp_path / "new", tmp_path / "work", clip_tag="openai", methods=("csd",)).run()

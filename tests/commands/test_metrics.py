@@ -17,6 +17,7 @@ from csd_nerf.images.writing import to_pil, write_video
 from csd_nerf.metrics.openclip import MODEL
 from tests.metrics.fake_encoder import plain
 from tests.metrics.tiny_clip import NAME, make_tiny_clip
+from tests.metrics.tiny_inception import save_mean_colours
 
 
 def save(folder: Path, images: Float[Tensor, "n 3 h w"]) -> None:
@@ -65,7 +66,7 @@ def test_folders_with_a_truth(here: Path, offline: None, capsys: pytest.CaptureF
     assert main(["metrics", "before", "after", "--truth", "after", *files]) == 0
     text = said(capsys)
     assert "ST-LPIPS: AlexNet, shift-tolerant; stands in for LPIPS, whose AlexNet cannot be had" in text
-    assert "left out: clip-image, clip-consistency: --clip ViT-bigG-14 with" in text and "no network" in text
+    assert "left out: clip-image: --clip ViT-bigG-14 with" in text and "no network" in text
     content = json.loads(Path("new/scores.json").read_text())
     scores = {(one["metric"], one["of"]): one for one in content["scores"]}
     assert set(scores) == {
@@ -77,6 +78,7 @@ def test_folders_with_a_truth(here: Path, offline: None, capsys: pytest.CaptureF
     assert scores["psnr", "before to truth"]["mean"] == pytest.approx(13.98, abs=0.05), "0.2 is 51 levels of 255"
     assert scores["ssim", "after to truth"]["values"] == pytest.approx([1, 1, 1])
     assert set(content["left out"]) >= {"clip-direction", "clip-depth", "r-precision", "fid", "warp"}
+    assert "left out: clip-consistency, warp: pictures in a folder may not be frames of a video" in text
     with Path("scores.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 6 and float(lines[2]["mean"]) == scores["psnr", "after to truth"]["mean"]
@@ -89,9 +91,9 @@ def test_clip_from_a_local_file(here: Path, weights: Path, capsys: pytest.Captur
     assert main(["metrics", "before", "after", "--lpips", "st-lpips", *flags, *texts]) == 0
     content = json.loads(Path("o.json").read_text())
     found = {one["metric"] for one in content["scores"]}
-    assert found == {"clip-direction", "clip-image", "clip-consistency", "clip-text", "r-precision", "lpips"}
+    assert found == {"clip-direction", "clip-image", "clip-text", "r-precision", "lpips"}
     assert all(-1 <= value <= 1 for one in content["scores"] for value in one["values"])
-    assert f"{NAME} (tiny.pt), 3 texts" in said(capsys)
+    assert f"{NAME} (tiny.pt, GELU), 3 texts" in said(capsys)
 
 
 def test_videos(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -106,15 +108,12 @@ def test_videos(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_fid_through_a_file(here: Path) -> None:
-    class Tiny(torch.nn.Module):
-        def forward(self, pictures: Tensor) -> Tensor:
-            return pictures.float().mean(dim=[2, 3]) / 255
-
-    torch.jit.script(Tiny()).save("tiny.pt")
+    save_mean_colours(here / "tiny.pt")
     assert main(["metrics", "before", "after", "--metrics", "fid", "--inception", "tiny.pt", "--csv", "o.csv"]) == 0
     with Path("o.csv").open() as file:
         (line,) = csv.DictReader(file)
-    assert float(line["mean"]) == pytest.approx(3 * 0.2**2, abs=1e-3) and line["note"] == "3 against 3 pictures"
+    assert float(line["mean"]) == pytest.approx(3 * 0.2**2, abs=1e-3)
+    assert line["note"] == "TorchScript tiny.pt, 3 against 3 pictures"
 
 
 def nothing() -> None: ...
@@ -144,12 +143,27 @@ def write(name: str, text: str) -> Callable[[], object]:
         (["before", "after", "--metrics", "psnr"], nothing, "--metrics psnr: add --truth"),
         (["before", "after", "--metrics", "clip-depth", "--target-text", "a"], nothing, "give --load-config"),
         (["before", "after", "--metrics", "pnsr"], nothing, "--metrics pnsr is unknown: choose from clip-direction"),
+        (["before", "after", "--metrics", "auto", "psnr"], nothing, "--metrics auto is unknown: choose from clip-dir"),
+        (["before", "after", "--metrics"], nothing, "--metrics is empty: name some of clip-direction, clip-image"),
+        (["before", "after", "--views", "held-out"], nothing, "--views held-out is for runs: give --load-config"),
         (["before", "after", "--target-text", " "], nothing, "--target-text is empty"),
         (["before", "after", "--clip", "ViT-Q"], nothing, "--clip ViT-Q is unknown to open_clip"),
         (["before", "after", "--clip-weights", "no.pt"], nothing, "--clip-weights no.pt is neither a file nor known"),
+        (
+            ["before", "after", "--clip", "ViT-B-32", "--clip-weights", "w.pt"],
+            write("w.pt", ""),
+            "--clip-weights w.pt: weights of ViT-B-32 differ in activation or preprocessing, and a file does not say "
+            "which are its own: add --clip-tag with the tag that the file is of, or was trained like: give one of open",
+        ),
+        (["before", "after", "--clip-tag", "openai"], nothing, "--clip-tag openai says how the weights in a local"),
         (["before", "after", "--metrics", "clip-image"], nothing, "--clip ViT-bigG-14 with --clip-weights laion2b"),
         (["before", "after", "--lpips", "lpips"], nothing, "--lpips lpips needs AlexNet, which cannot be had"),
         (["before", "after", "--metrics", "fid"], nothing, "cannot be had (no network): give a TorchScript file"),
+        (
+            ["before", "after", "--metrics", "fid", "--inception", "i.pt"],
+            lambda: save_mean_colours(Path("i.pt"), 64),
+            "--inception i.pt gives 64 features a picture, and FID is defined on the 2048 of Inception-v3's",
+        ),
         (["before", "after", "--inception", "no.pt"], nothing, "--inception no.pt is no file"),
         (["before", "after", "--json", "before"], nothing, "--json before cannot be written (it is a folder)"),
         (["before", "after", "--csv", "f/o.csv"], write("f", ""), "f is no folder): give another file"),
@@ -179,6 +193,52 @@ def test_what_cannot_work_is_said_in_one_message_before_anything_is_written(
     assert sorted(here.iterdir()) == there
 
 
+TRUTH = ["--truth", "after", "--metrics", "psnr"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "used_by"),
+    [
+        (["--source-text", "a", *TRUTH], "clip-direction"),
+        (["--target-text", "a", *TRUTH], "clip-direction, clip-text, clip-depth, r-precision"),
+        (["--truth", "after", "--metrics", "warp"], "lpips, fid, psnr, ssim"),
+        (["--retrieval-set", "texts.txt", *TRUTH], "r-precision"),
+        (["--clip", "ViT-B-32", *TRUTH], "clip-direction, clip-image, clip-consistency, clip-text, clip-depth, r-prec"),
+        (
+            ["--clip-weights", "openai", *TRUTH],
+            "clip-direction, clip-image, clip-consistency, clip-text, clip-depth, r",
+        ),
+        (["--clip-tag", "openai", *TRUTH], "clip-direction, clip-image, clip-consistency, clip-text, clip-depth, r-p"),
+        (["--lpips", "st-lpips", *TRUTH], "lpips"),
+        (["--inception", "no.pt", *TRUTH], "fid"),
+    ],
+)
+def test_a_flag_that_no_named_metric_uses_is_refused(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], used_by: str
+) -> None:
+    assert main(["metrics", "before", "after", *arguments]) == 2
+    metric = arguments[-1]
+    complaint = f"{arguments[0]} has no effect on --metrics {metric}: leave it out, or add one of {used_by}"
+    assert said(capsys).startswith(f"csd: error: {complaint}")
+
+
+def test_every_flag_without_effect_is_said_at_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "before", "after", "--lpips", "lpips", "--source-text", "a", *TRUTH]) == 2
+    lines = [line.split(" has no")[0] for line in capsys.readouterr().err.strip().splitlines()]
+    assert lines == ["csd: error: --source-text", "--lpips"]
+
+
+def test_a_flag_that_one_of_the_named_metrics_uses_is_taken(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["metrics", "before", "after", "--metrics", "psnr", "lpips", "--truth", "after", "--lpips", "st-lpips"]
+    assert main(command) == 0
+    assert "left out" not in said(capsys)
+
+
+def test_auto_is_the_default(here: Path, offline: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["metrics", "before", "after", "--metrics", "auto"]) == 0
+    assert "left out: psnr, ssim: add --truth" in said(capsys)
+
+
 def test_folders_of_other_names_are_told_to_be_paired_in_order(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for file in Path("after").iterdir():
         file.rename(file.with_name(f"edited_{file.name}"))
@@ -197,8 +257,8 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
         main(["metrics", "--help"])
     assert end.value.code == 0
     text = capsys.readouterr().out
-    flags = "load-config views metrics source-text target-text truth clip clip-weights lpips inception retrieval-set"
-    assert all(f"--{flag}" in text for flag in [*flags.split(), "explain", "json", "csv"])
+    flags = "frames load-config views metrics source-text target-text truth clip clip-weights clip-tag lpips inception"
+    assert all(f"--{flag}" in text for flag in [*flags.split(), "retrieval-set", "explain", "json", "csv"])
     assert "BEFORE" in text and "AFTER" in text
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from csd_nerf.metrics import PerceptualDistance, PinholeViews
 from csd_nerf.metrics.catalogue import METRICS, Comparison, Models
-from csd_nerf.metrics.evaluation import Networks, Remembering, Report, check_names, evaluate, load_models, plan
+from csd_nerf.metrics.evaluation import Networks, Remembering, Report, evaluate, load_models, plan
+from csd_nerf.metrics.frechet import Features
 from csd_nerf.metrics.pictures import Loaded, Pictures
 from tests.metrics.fake_encoder import ColourEncoder, plain
 
@@ -33,7 +34,7 @@ def compared(before: Sequence[Any], after: Sequence[Any], size: int = 32, kind: 
 
 def fakes() -> Models:
     distance = PerceptualDistance("ST-LPIPS", "fake", lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)))
-    return Models(Remembering(ColourEncoder()), distance, lambda p: p.float().mean(dim=(2, 3)) / 255)
+    return Models(Remembering(ColourEncoder()), distance, Features("tiny", lambda p: p.float().mean(dim=(2, 3)) / 255))
 
 
 def scores(comparison: Comparison, *names: str) -> dict[tuple[str, str], float]:
@@ -45,11 +46,10 @@ def test_everything_that_pictures_and_texts_allow():
     truth = pictures(plain(GREEN, YELLOW, size=32), "--truth c")
     comparison = compared([RED, RED], [GREEN, GREEN], truth=truth, **TEXTS, retrieval=("blue", "grey"))
     made = plan(comparison)
-    assert set(made.left_out) == {"clip-depth", "fid", "warp"}
+    assert set(made.left_out) == {"clip-consistency", "clip-depth", "fid", "warp"}
     result = scores(comparison)
     assert result["clip-direction", "before to after"] == pytest.approx(1)
     assert result["clip-image", "before to after"] == pytest.approx(0)
-    assert result["clip-consistency", "after"] == result["clip-consistency", "before"] == pytest.approx(1)
     assert result["clip-text", "after"] == pytest.approx(1) and result["clip-text", "before"] == pytest.approx(0)
     assert result["r-precision", "after"] == 1
     assert result["lpips", "before to after"] == pytest.approx(2 / 3)
@@ -70,11 +70,6 @@ def test_reasons_name_the_remedy():
 def test_a_named_metric_that_is_impossible_is_an_error(name: str):
     with pytest.raises(ValueError, match=f"^--metrics {name}: "):
         plan(compared([RED], [GREEN]), [name])
-
-
-def test_names_are_checked():
-    with pytest.raises(ValueError, match="--metrics clip is unknown: choose from clip-direction, clip-image"):
-        check_names(["psnr", "clip"])
 
 
 def test_different_numbers():
@@ -126,8 +121,12 @@ def test_warp_of_a_video_and_of_views():
 
 def test_frames_in_a_folder_must_be_called_a_video():
     comparison = compared([RED, RED], [GREEN, GREEN])
-    assert "name it in --metrics" in plan(comparison).left_out["warp"]
+    left_out = plan(comparison).left_out
+    assert "name it in --metrics" in left_out["warp"] and left_out["clip-consistency"] == left_out["warp"]
     assert scores(comparison, "warp")["warp", "after"] == pytest.approx(0)
+    assert scores(comparison, "clip-consistency")["clip-consistency", "after"] == pytest.approx(1)
+    video = compared([RED, RED], [GREEN, GREEN], kind="video")
+    assert not {"warp", "clip-consistency"} & set(plan(video).left_out)
 
 
 def test_what_turns_out_impossible_is_left_out_unless_named():

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from csd_nerf.metrics import fid, frechet_distance, load_inception
-from csd_nerf.metrics.frechet import as_tensorflow_did
+from csd_nerf.metrics.frechet import WIDTH, Features, as_tensorflow_did
+from tests.metrics.tiny_inception import MeanColours, save_mean_colours
 
 
 def with_moments(mean: Tensor, covariance: Tensor, count: int = 50) -> Tensor:
@@ -52,28 +53,24 @@ def test_fewer_rows_than_features_and_one_feature():
     few = torch.randn(5, 64, generator=torch.Generator().manual_seed(0))
     assert frechet_distance(few, few) == pytest.approx(0, abs=1e-4)
     assert frechet_distance(few, few + 1) == pytest.approx(64, abs=1e-3)
+    others = 1 + 2 * torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
+    c_1, c_2 = (np.cov(rows.double().numpy().T) for rows in (few, others))
+    cross = np.sqrt(np.linalg.eigvals(c_1 @ c_2).real.clip(min=0)).sum()
+    expected = float((few.mean(0) - others.mean(0)).square().sum()) + np.trace(c_1 + c_2) - 2 * cross
+    assert frechet_distance(few, others) == pytest.approx(expected, rel=1e-4)
     assert frechet_distance(torch.tensor([[0.0], [2]]), torch.tensor([[1.0], [5]])) == pytest.approx(4 + 2, abs=1e-6)
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(few[:1], few)
 
 
-class TinyInception(nn.Module):
-    """Mean colour of 8-bit pictures, in 0..1."""
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        if pictures.dtype != torch.uint8:
-            raise ValueError("8-bit pictures are expected")
-        return pictures.float().mean(dim=[2, 3]) / 255
-
-
 class LikeNvidias(nn.Module):
     def forward(self, pictures: Tensor, return_features: bool = False) -> Tensor:
         if return_features:
-            return pictures.float().mean(dim=[2, 3]) / 255
+            return torch.cat([pictures.float().mean(dim=[2, 3]) / 255, torch.zeros(len(pictures), 2045)], dim=1)
         return torch.zeros(len(pictures), 1008)
 
 
-@pytest.mark.parametrize("network", [TinyInception(), LikeNvidias()])
+@pytest.mark.parametrize("network", [MeanColours(), LikeNvidias()])
 def test_fid_through_a_torchscript(tmp_path: Path, network: nn.Module):
     torch.jit.script(network).save(str(tmp_path / "inception.pt"))
     features = load_inception(tmp_path / "inception.pt")
@@ -81,7 +78,16 @@ def test_fid_through_a_torchscript(tmp_path: Path, network: nn.Module):
     assert fid(images, images, features).mean == pytest.approx(0, abs=1e-6)
     moved = fid(images * 0.5, images * 0.5 + 0.2, features, batch=7)
     assert moved.mean == pytest.approx(3 * 0.2**2, abs=1e-3)
-    assert moved.note == "20 against 20 pictures" and moved.better == "lower"
+    assert moved.note == "TorchScript inception.pt, 20 against 20 pictures" and moved.better == "lower"
+
+
+@pytest.mark.parametrize("width", [3, 1008, 2049])
+def test_a_network_of_other_features_is_no_fid(tmp_path: Path, width: int):
+    file = save_mean_colours(tmp_path / "inception.pt", width)
+    with pytest.raises(
+        OSError, match=f"--inception .*inception.pt gives {width} features a picture, .* on the 2048 of"
+    ):
+        load_inception(file)
 
 
 class Bare(nn.Module):
@@ -96,13 +102,13 @@ class Bare(nn.Module):
         if pictures.shape[2] != 299 or pictures.shape[3] != 299:
             raise ValueError("299 x 299 pictures are expected")
         seen = self.first(pictures)
-        return torch.cat([seen[:, :, 0, 0], seen[:, :, 150, 298]], dim=1)
+        return torch.cat([seen[:, :, 0, 0], seen[:, :, 150, 298], torch.zeros(len(seen), 2042)], dim=1)
 
 
 def test_a_bare_network_gets_what_it_was_trained_on(tmp_path: Path):
     torch.jit.script(Bare()).save(str(tmp_path / "inception.pt"))
     pictures = torch.arange(8, dtype=torch.uint8).expand(1, 3, 5, 8)
-    first, last = load_inception(tmp_path / "inception.pt")(pictures)[0].split(3)
+    first, last = load_inception(tmp_path / "inception.pt")(pictures)[0, :6].split(3)
     assert first.tolist() == [-1, -1, -1]
     # Column 298 of 299 lies at 298 * 8 / 299, beyond the last pixel, whose value it takes.
     assert last.tolist() == pytest.approx([(7 - 128) / 128] * 3)
@@ -118,7 +124,8 @@ def test_a_network_of_another_kind_is_named(tmp_path: Path):
 
 def test_values_outside_of_the_range_do_not_wrap_around():
     bright = torch.full((2, 3, 8, 8), 1.01)
-    assert fid(bright, torch.ones_like(bright), TinyInception()).mean == pytest.approx(0, abs=1e-9)
+    features = Features("tiny", MeanColours(3))
+    assert fid(bright, torch.ones_like(bright), features).mean == pytest.approx(0, abs=1e-9)
 
 
 def test_a_file_that_is_no_network_is_named(tmp_path: Path):
@@ -145,4 +152,5 @@ def test_torch_fidelitys_network(monkeypatch: pytest.MonkeyPatch):
     )
     pictures = (255 * torch.rand(1, 3, 20, 20)).byte()
     features = load_inception()(pictures)
-    assert features.shape == (1, 2048) and not features.requires_grad
+    assert features.shape == (1, WIDTH) and not features.requires_grad
+    assert load_inception().name == "torch-fidelity's Inception-v3"

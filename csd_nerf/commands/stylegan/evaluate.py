@@ -51,6 +51,8 @@ class Evaluate:
     """Model of open_clip."""
     clip_weights: str | None = "openai"
     """A tag that open_clip knows for the model, or a local file."""
+    clip_tag: str | None = None
+    """Tag of open_clip that a local file is of, or was trained like: it decides activation and preprocessing."""
     inception: Path | None = None
     """FID's network as TorchScript; default: torch-fidelity's, which is downloaded."""
     json: Path | None = None
@@ -62,8 +64,8 @@ class Evaluate:
         """Measure and print."""
         import torch
 
+        from csd_nerf.commands.picture_sets import read_in_parts
         from csd_nerf.images.stylegan.showing import sampled
-        from csd_nerf.metrics.pictures import read_in_parts
 
         self._check()
         device = chosen_device(self.device)
@@ -105,6 +107,12 @@ class Evaluate:
                 raise ValueError(f"{flag}: {there} is a file, where a folder would have to be")
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"--json {self.json} is a folder: give a file")
+        if self.clip_tag is not None and not self.prompt:
+            raise ValueError("--clip-tag has no effect without --prompt: add it, or leave the tag out")
+        if self.prompt:
+            from csd_nerf.metrics.openclip import choose_weights
+
+            choose_weights(self.clip, self.clip_weights, self.clip_tag)
 
     def _measures(self, device: str, references: "Iterator[Tensor] | None") -> "tuple[list[Measure], dict[str, str]]":
         """What takes the pictures part by part, with what scores them then; and what cannot be had, with its reason."""
@@ -112,7 +120,7 @@ class Evaluate:
         from csd_nerf.metrics.openclip import OpenClip
 
         def of_clip() -> "Measure":
-            similarity = TextSimilarity(OpenClip(self.clip, self.clip_weights, device), self.prompt)
+            similarity = TextSimilarity(OpenClip(self.clip, self.clip_weights, device, tag=self.clip_tag), self.prompt)
             return similarity.add, similarity.score
 
         def of_inception() -> "Measure":

@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 
 from csd_nerf.cli import main
+from csd_nerf.commands.picture_sets import read_pictures
 from csd_nerf.images.stylegan import showing
 from csd_nerf.images.stylegan.files import load_generator
 from csd_nerf.images.stylegan.showing import sample
 from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance, text_similarity
+from csd_nerf.metrics.levels import unit
 from csd_nerf.metrics.openclip import OpenClip
-from csd_nerf.metrics.pictures import read_pictures
 from tests.metrics.tiny_clip import NAME, make_tiny_clip
+from tests.metrics.tiny_inception import save_mean_colours
 
 
 def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tmp_path: Path, capsys) -> None:
@@ -23,7 +25,7 @@ def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tm
     for i in range(3):
         Image.fromarray(np.full((32, 32, 3), 80 * i, np.uint8)).save(tmp_path / "real" / f"{i}.png")
     network = tmp_path / "network.pt"
-    torch.jit.script(_Means()).save(str(network))
+    save_mean_colours(network)
     command = ["stylegan", "evaluate", str(small), "--samples", "6", "--pairs-of", "4", "--lpips", "st-lpips"]
     more = [
         "--references",
@@ -35,7 +37,7 @@ def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tm
         "--device",
         "auto",
     ]
-    missing = ["--prompt", "a cube", "--clip-weights", str(network)]
+    missing = ["--prompt", "a cube", "--clip-weights", str(network), "--clip-tag", "openai"]
     assert main([*command, *more, *missing, "--save", str(tmp_path / "shown")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert set(found["scores"]) == {"ST-LPIPS diversity", "FID"} and set(found["missing"]) == {"CLIP score"}
@@ -50,7 +52,7 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
     truth.mkdir()
     for i in range(19):
         Image.fromarray(np.full((32, 32, 3), 13 * i, np.uint8)).save(truth / f"{i}.png")
-    torch.jit.script(_Means()).save(str(tmp_path / "network.pt"))
+    save_mean_colours(tmp_path / "network.pt")
     command = ["stylegan", "evaluate", str(small), "--samples", "40", "--pairs-of", "20", "--lpips", "st-lpips"]
     command += ["--prompt", "a cube", "--clip", NAME, "--clip-weights", str(weights), "--seed", "3"]
     command += ["--references", str(truth), "--inception", str(tmp_path / "network.pt")]
@@ -67,7 +69,7 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
     assert found["scores"] == {score.name: {"mean": score.mean, "note": score.note} for score in expected}
     similarity = encoder.encode_images(images) @ encoder.encode_texts(["a cube"])[0]
     assert expected[1].mean == pytest.approx(float(similarity.mean()), abs=1e-6)
-    shown = read_pictures(tmp_path / "shown", "shown").images
+    shown = unit(read_pictures(tmp_path / "shown", "shown").images)
     torch.testing.assert_close(shown, images, rtol=0, atol=0.5 / 255 + 1e-6)
 
 
@@ -82,6 +84,11 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
         (["--references", "none"], "--references none does not exist"),
         (["--truncation", "nan"], "--truncation nan: give a number"),
         (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--clip-tag", "openai"], "--clip-tag has no effect without --prompt"),
+        (
+            ["--prompt", "a", "--clip-weights", "taken"],
+            "--clip-weights taken: weights of ViT-B-32 differ in activation",
+        ),
     ],
 )
 def test_what_cannot_be_evaluated_is_said_before_pictures_are_made(
@@ -93,10 +100,3 @@ def test_what_cannot_be_evaluated_is_said_before_pictures_are_made(
     assert main(["stylegan", "evaluate", str(small), "--samples", "4", *flags]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.safetensors", "taken"]
-
-
-class _Means(torch.nn.Module):
-    """Mean colours in the place of Inception's features."""
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        return pictures.float().mean(dim=[2, 3])
