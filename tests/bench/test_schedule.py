@@ -166,6 +166,30 @@ def test_the_time_left_is_that_of_cells_like_those():
     assert estimate.left([scene, edit, other]) == pytest.approx((10 + 30 + 30) / 2)
 
 
+def test_two_sittings_that_share_a_folder_go_on_side_by_side(tmp_path: Path):
+    """The other one finishes each cell while this one computes it; its results stay, and nothing else does."""
+    made, store = cells(2), store_in(tmp_path)
+    other = {"result.json": json.dumps({"seconds": 9.0, "number": 7}).encode()}
+
+    class Overtaken(Here):
+        def next_finished(self) -> Finished:
+            finished = super().next_finished()
+            store.keep(next(cell for cell in made if cell.key == finished.key), other)
+            return finished
+
+    outcome, _ = run(made, store, Overtaken())
+    assert outcome.failed == () and [read(store, cell)["number"] for cell in made] == [7] * 4
+    assert {path.name for path in (store.folder / "cells").iterdir()} == {cell.key for cell in made}
+
+
+def test_a_place_that_holds_no_result_is_an_error(tmp_path: Path):
+    made, store = cells(1), store_in(tmp_path)
+    (store.folder / "cells" / made[0].key / "folder").mkdir(parents=True)
+    with pytest.raises(OSError, match="not empty"):
+        store.keep(made[0], fake(made[0].spec, {}, ()))
+    assert not store.has(made[0])
+
+
 def test_stored_cells_can_be_read_by_people(tmp_path: Path):
     made, store = cells(1), store_in(tmp_path)
     run(made, store, Here())
