@@ -10,13 +10,11 @@ import pytest
 from PIL import Image
 
 from csd_nerf.bench import report, sheets, sweep
-from csd_nerf.bench.compute import compute
 from csd_nerf.bench.plan import Plan
-from csd_nerf.bench.results import picture_files, read_truths
 from csd_nerf.bench.rows import rows_of
 from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
-from tests.bench.cells import plan_of, result, store_in
+from tests.bench.cells import add_pictures, plan_of, result, store_in
 
 ABOUT = report.About("csd bench scenes", "abc1234", "2026-01-02", "a machine")
 PSNR = {"unedited": 20.0, "csd-edit": 25.0, "no-svgd": 24.0, "sds": 22.0}
@@ -106,17 +104,7 @@ def test_a_sheet_shows_each_instruction(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     assert sheets.scene_sheet(plan, store, rows_of(plan, store), 1_000_000) is None
     fill(plan, store)
-    for cell in plan.cells:
-        if cell.kind == "truth":
-            store.keep(cell, compute(cell.spec, {}, ()))
-    for cell in plan.edits():
-        _, truth = cell.needs
-        source = next(one for one in plan.cells if one.key == truth)
-        shown = picture_files("after", read_truths(store.read(source))[0][0])
-        place = store.folder / "cells" / cell.key
-        for name, content in shown.items():
-            (place / name).parent.mkdir(exist_ok=True)
-            (place / name).write_bytes(content)
+    add_pictures(plan, store)
     sheet = sheets.scene_sheet(plan, store, rows_of(plan, store), 1_000_000)
     assert sheet is not None
     assert sheet.width > 2 * 3 * 128 and sheet.height > 6 * 128, "two blocks of three views, six rows"
