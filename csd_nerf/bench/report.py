@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from csd_nerf.bench.failures import headline
 from csd_nerf.bench.measure import BEST_AT_ONE, LOWER_IS_BETTER
 from csd_nerf.bench.methods import REFERENCE, UNEDITED
 from csd_nerf.bench.plan import Cell, Plan
@@ -87,8 +88,8 @@ def _few(scenes: int) -> str:
 
 
 def _why(failures: Mapping[str, str], cell: Cell) -> str:
-    said = failures.get(cell.key, "").strip().splitlines()
-    return f": {said[-1]}" if said else ""
+    said = failures.get(cell.key, "").removeprefix(f"{cell.label}\n").strip()
+    return f": {headline(said)}" if said else ""
 
 
 def _instructions(group: Sequence[Row]) -> str:

@@ -59,7 +59,7 @@ def slow(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> d
 def broken(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> dict[str, bytes]:
     """Scene 0 is an error, the edit of scene 1 ends its process, and what is left succeeds."""
     if (spec["kind"], spec["number"]) == ("scene", 0):
-        raise SystemExit("csd-edit: no such thing")
+        raise SystemExit("csd-edit: no such thing\n  - not here either")
     if (spec["kind"], spec["number"]) == ("edit", 1):
         os.kill(os.getpid(), signal.SIGKILL)
     return fake(spec, where, inputs)

@@ -72,12 +72,16 @@ def test_missing_cells_are_counted_and_explained(tmp_path: Path):
     plan, store = plan_of(scenes=2), store_in(tmp_path)
     fill(plan, store, leave_out=2)
     last = plan.edits()[-1]
-    store.keep_failure(last, "Traceback ...\nSceneError: no luck")
+    stack = 'Traceback (most recent call last):\n  File "a.py", line 1, in b\n    c()\n'
+    store.keep_failure(last, f"{stack}SceneError: no luck\n  - of this kind")
     rows = rows_of(plan, store)
     page = report.markdown(plan, rows, ABOUT, {last.key: store.failure(last) or ""})
-    assert "**2 of 16 cells are missing**" in page and f"- {last.label}: SceneError: no luck" in page
+    assert "**2 of 16 cells are missing**" in page and f"- {last.label}: SceneError: no luck\n" in page
     assert table(page, "Ambiguous")["sds"][-1] == "1/2"
     assert "(" not in table(page, "Ambiguous", 1)["sds"][0], "one common scene has no interval"
+    store.keep_failure(last, "its process ended with signal 9")
+    page = report.markdown(plan, rows, ABOUT, {last.key: store.failure(last) or ""})
+    assert f"- {last.label}: its process ended with signal 9\n" in page
     empty = report.markdown(plan, rows_of(plan, Store(tmp_path / "none")), ABOUT, {})
     assert "**16 of 16 cells are missing**" in empty and "- and 4 more" in empty
 
