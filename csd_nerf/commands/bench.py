@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from csd_nerf.commands.bench_report import say, write_report
+from csd_nerf.commands.bench_sitting import sit
 
 if TYPE_CHECKING:
     from csd_nerf.bench.benchmarks import Benchmark
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from csd_nerf.commands.bench_generate import GenerateRun
     from csd_nerf.commands.bench_speed import SpeedRun
 
-_console = Console(stderr=True)
 _CHECKOUT = Path("benchmarks/results")
 
 
@@ -82,20 +81,12 @@ class Bench:
         if self.benchmark == "generate":
             return self._generate().run()
         plan, engine, store, table = self._prepared()
-        from csd_nerf.bench.schedule import missing, run_cells
+        from csd_nerf.bench.schedule import missing
 
-        try:
-            outcome = run_cells(missing(plan.cells, store, table), store, engine, _console, self._chosen().compute)
-        except KeyboardInterrupt:
-            say("Stopped; what is done is kept.")
+        def report() -> None:
             write_report(plan, store, table, self._output(), self._name())
-            raise
-        finally:
-            engine.close()
-        write_report(plan, store, table, self._output(), self._name())
-        if outcome.failed:
-            say(f"{len(outcome.failed)} cells failed, see {store.folder / 'failed'}; run again to try them again")
-        return 1 if outcome.failed else 0
+
+        return sit(missing(plan.cells, store, table), store, engine, self._chosen().compute, report)
 
     def _check_flags(self) -> None:
         """Raise `ValueError` for flags that would be lost on the benchmark."""

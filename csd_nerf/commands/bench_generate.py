@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from csd_nerf.commands.bench_report import say, say_more_is_there, say_nothing_is_done
+from csd_nerf.commands.bench_sitting import sit
 
 if TYPE_CHECKING:
     from csd_nerf.bench.engines import Engine
     from csd_nerf.metrics.types import ImageTextEncoder
-
-_console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,6 @@ class GenerateRun:
         """Compute what is missing, then write the report; status 1 if objects failed."""
         from csd_nerf.bench.generation import CAPTIONS, METHODS, compute_object, make_cells
         from csd_nerf.bench.plan import check_prior
-        from csd_nerf.bench.schedule import run_cells
         from csd_nerf.bench.store import Store
 
         check_prior(self.prior)
@@ -48,19 +46,9 @@ class GenerateRun:
         encoder = self._encoder()
         left = [cell for cell in cells if not store.has(cell) and cell.key not in table]
         say(f"{len(cells)} objects; {len(left)} are to be made")
-        engine = self.engine()
-        try:
-            outcome = run_cells(left, store, engine, _console, compute_object)
-        except KeyboardInterrupt:
-            say("Stopped; what is done is kept.")
-            self._report(cells, store, table, encoder)
-            raise
-        finally:
-            engine.close()
-        self._report(cells, store, table, encoder)
-        if outcome.failed:
-            say(f"{len(outcome.failed)} objects failed, see {store.folder / 'failed'}; run again to try them again")
-        return 1 if outcome.failed else 0
+        return sit(
+            left, store, self.engine(), compute_object, lambda: self._report(cells, store, table, encoder), "objects"
+        )
 
     def _table(self) -> dict[str, dict[str, str]]:
         """The lines of the table that is in --output already; what they were made of may be gone."""

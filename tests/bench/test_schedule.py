@@ -89,7 +89,9 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     try:
         made = LocalEngine(2, 1) if request.param == "local" else RayEngine(2, 1)
     except ValueError as error:
-        pytest.skip(str(error))  # Ray gives its own processes 15 seconds to start
+        if "timed out during startup" not in str(error):  # a busy machine is no fault of the engine
+            raise
+        pytest.skip(str(error))
     yield made
     made.close()
 
@@ -110,7 +112,11 @@ def test_failures_are_told_and_tried_again(tmp_path: Path, engine: Engine):
     assert {cell.label for cell in outcome.failed} == {"scene 0", "edit 0", "edit 1"}
     assert [store.has(cell) for cell in made] == [False, False, True, False, True, True]
     assert "SystemExit: csd-edit: no such thing" in (store.failure(made[0]) or "")
-    assert "FAILED" in said and store.failure(made[3]) and store.failure(made[1]) is None
+    assert (
+        "scene 0 FAILED: SystemExit: csd-edit: no such thing (" in said
+        and store.failure(made[3])
+        and store.failure(made[1]) is None
+    )
     outcome, _ = run(made, store, engine)
     assert outcome == Outcome(3, ()) and store.failure(made[0]) is None
 
