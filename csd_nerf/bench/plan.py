@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method
 from csd_nerf.bench.picture_methods import PictureProtocol
-from csd_nerf.bench.scenes import Instruction, instruction, source_caption, target_caption
+from csd_nerf.bench.scenes import Instruction, instructions, source_caption, target_caption
 from csd_nerf.bench.subject import SCENES, Subject
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
 
@@ -121,8 +121,7 @@ def make_plan(choice: Choice, protocol: Protocol) -> Plan:
             label=f"scene {seed}",
         )
         made.append(base)
-        for name in choice.instructions:
-            asked = instruction(name, scene)
+        for asked in instructions(choice.instructions, scene):
             truth = Cell({"kind": "truth", **shared, "instruction": asked.text}, label=f"truth {seed} {asked.text}")
             made.append(truth)
             for method in methods:

@@ -93,6 +93,8 @@ def test_bad_choices_name_their_flag():
     for change, said in (
         ({"methods": ("in2n",)}, "--methods in2n is unknown: choose from unedited, csd-edit"),
         ({"instructions": ("make it a cathedral",)}, "--instructions 'make it a cathedral'"),
+        ({"instructions": ("make the bear pink",)}, "'the bear' is not understood"),
+        ({"instructions": ("recolour", "make it pink")}, "--instructions 'recolour' and 'make it pink' are one"),
         ({"scenes": (3,)}, "--scenes 3 may be"),
     ):
         with pytest.raises(ValueError, match=said):

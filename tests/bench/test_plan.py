@@ -13,11 +13,13 @@ from csd_nerf.bench.scenes import (
     INSTRUCTIONS,
     benchmark_scenes,
     instruction,
+    instructions,
     source_caption,
     target_caption,
 )
 from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_schedule import EditSchedule
+from csd_nerf.toyworld.captions import INSTRUCTIONS as TEMPLATES
 from csd_nerf.toyworld.captions import vocabulary
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, scene_from_seed
 from tests.bench.cells import HERE, TINY, plan_of
@@ -55,6 +57,23 @@ def test_instructions_without_a_truth_are_refused():
         with pytest.raises(ValueError, match=said):
             instruction(text, scene)
     assert len(instruction("give it a top hat", scene).edits) == 8
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TEMPLATES if kind not in ("identity", "painting")])
+def test_every_wording_of_the_toy_world_can_be_asked_for(kind: str):
+    scene = scene_from_seed(HELD_OUT_SEEDS)
+    for template in TEMPLATES[kind]:
+        text = template.format(object=scene.object, colour="pink", material="stone", hat="red top hat")
+        asked = instruction(text, scene)
+        assert asked.text == text and {edit.kind for edit in asked.edits} == {kind}
+
+
+def test_instructions_that_say_the_same_only_elsewhere_are_two():
+    names = ("recolour", "make it pink")
+    first, second = (scene_from_seed(HELD_OUT_SEEDS + index) for index in range(2))
+    with pytest.raises(ValueError, match="both say 'make it pink'; leave one of them out"):
+        instructions(names, first)
+    assert [one.name for one in instructions(names, second)] == list(names)
 
 
 def test_captions_leave_open_what_the_instruction_does():
@@ -164,6 +183,13 @@ def test_a_sweep_is_of_the_same_cells_at_other_scales():
         ({"methods": ("sdss",)}, "--methods sdss is unknown: choose from unedited, csd-edit"),
         ({"methods": ("sds", "sds")}, "--methods names one twice"),
         ({"instructions": ("make it a cathedral",)}, "--instructions 'make it a cathedral'"),
+        (
+            {"instructions": ("hat", "make it purple polka dots")},
+            "'make it purple polka dots': 'polka dots' is not und",
+        ),
+        ({"instructions": ("make it out of wood and stone",)}, "'and stone' is not understood"),
+        ({"instructions": ("give it a hat and make it night",)}, "'and make it night' is not understood"),
+        ({"instructions": ("recolour", "make it pink")}, "--instructions 'recolour' and 'make it pink' are one for"),
         ({"seeds": (-1,)}, "--seeds -1"),
     ],
 )
