@@ -66,7 +66,8 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
         f"Recognised: captions of which at least {RECOGNISED:.0%} of the views are nearest to renders of the right "
         "object in the right colour.",
         "",
-        f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}.",
+        f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}. "
+        f"Networks in {cells[0].spec['precision']}.",
     ]
     return "\n".join(lines) + "\n"
 

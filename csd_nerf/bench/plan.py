@@ -101,12 +101,13 @@ class Choice:
     """Guidance scales; None is the method's default."""
     prior: str = "toy"
     precision: Precision = "auto"
-    """Of the prior's networks."""
+    """Of the prior's networks; the plan says what `auto` comes to."""
 
 
 def make_plan(choice: Choice, protocol: Protocol) -> Plan:
     """All cells of a benchmark. Raises `ValueError`, naming the flag, before anything is computed."""
     check_choice(choice, METHODS)
+    choice = replace(choice, precision=precision_of(choice.precision))
     methods = [method for method in METHODS.values() if method.name in choice.methods]
     left_out: list[str] = []
     made: list[Cell] = []
@@ -135,9 +136,22 @@ def make_plan(choice: Choice, protocol: Protocol) -> Plan:
 
 def prior_shown(choice: Choice) -> str:
     """The prior as a report names it."""
-    return (
-        f"{choice.prior} ({weights_hash(choice.prior)}{'' if choice.precision == 'auto' else f', {choice.precision}'})"
-    )
+    return f"{choice.prior} ({weights_hash(choice.prior)}, {choice.precision})"
+
+
+def precision_of(precision: Precision) -> Precision:
+    """What `auto` comes to on this machine, as for csd-edit: fp16 on a GPU, bf16 on a CPU made for it, else fp32.
+
+    Known when cells are planned, since it decides their results.
+    """
+    import torch
+
+    from csd_nerf.priors import auto_precision
+
+    chosen = auto_precision(precision, "auto")
+    if chosen == "auto":
+        return "fp16" if torch.cuda.is_available() else "fp32"
+    return chosen
 
 
 def _edits(
@@ -162,9 +176,7 @@ def _edits(
     label = f"{scene.seed} {asked.text}: {method.name}"
     if method.name == UNEDITED:
         return [Cell({**about, "seed": 0, "guidance": None, "settings": None}, needs, {}, label, asked.name)]
-    settings = {**method.spend(protocol.budget), "prompt": asked.text}
-    if choice.precision != "auto":
-        settings["prior_dtype"] = choice.precision
+    settings = {**method.spend(protocol.budget), "prompt": asked.text, "prior_dtype": choice.precision}
     if method.captions:
         settings |= {"prompt": target_caption(scene, asked), "source_prompt": source_caption(scene)}
     made = []

@@ -61,7 +61,8 @@ class Bench:
     prior: str = "toy"
     """The diffusion model: toy, or a local folder in diffusers layout (on every machine of a cluster)."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the prior's networks, as --pipeline.prior-dtype; bf16 is twice as quick on CPUs that compute in it."""
+    """Of the prior's networks. auto: fp16 on a GPU, bf16 on CPUs that compute in it (twice as quick; of speed: fp32),
+    fp32 on others, as this machine has it. Cells of one precision are none of another."""
     particles: tuple[int, ...] = ()
     """Of speed: numbers of particles; default: 4 16 24."""
     rounds: int | None = None

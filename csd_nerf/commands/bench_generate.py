@@ -12,6 +12,7 @@ from csd_nerf.commands.bench_sitting import sit
 
 if TYPE_CHECKING:
     from csd_nerf.bench.engines import Engine
+    from csd_nerf.bench.plan import Precision
     from csd_nerf.metrics.types import ImageTextEncoder
 
 
@@ -24,7 +25,7 @@ class GenerateRun:
     seeds: tuple[int, ...]
     quick: bool
     prior: str
-    precision: str
+    precision: "Precision"
     output: Path
     work: Path
     clip: str | None

@@ -99,7 +99,7 @@ def test_the_report_pairs_within_captions_and_tells_what_is_missing():
     assert "3 captions, 4 of 6 objects" in page
     assert "| csd - sds | 0.250 (0.250 to 0.250)" in page
     assert "| csd | 0.750 (0.500 to 1.000)" in page and "2 of 2" in page and "1 of 2" in page
-    assert "| a green tree |  |  |" in page and "commit 0000000" in page
+    assert "| a green tree |  |  |" in page and "commit 0000000" in page and "Networks in fp32." in page
     lines = list(csv.DictReader(io.StringIO(report.to_csv(asked, results))))
     assert len(lines) == 4 and {line["R-precision"] for line in lines} == {"1.0000", "0.7500", "0.5000", "0.2500"}
     assert lines[0]["network_samples"] == "8"

@@ -17,7 +17,8 @@ from csd_nerf.images.running import TOY
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS
 
 TINY = PictureProtocol(PictureBudget(20, parts=3, batch=2))
-CHOICE = Choice((HELD_OUT_SEEDS,), ("recolour", "hat"), ("unedited", "csd-edit", "random-noise"))
+METHODS_HERE = ("unedited", "csd-edit", "random-noise")
+CHOICE = Choice((HELD_OUT_SEEDS,), ("recolour", "hat"), METHODS_HERE, precision="fp32")
 BUDGETS = [own.PANORAMA_FULL, own.PANORAMA_QUICK, own.VIDEO_FULL, own.VIDEO_QUICK]
 
 

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from csd_nerf.bench.generation import make_cells
 from csd_nerf.bench.methods import METHODS, Budget, Method, at_once, in_rounds, one_by_one
+from csd_nerf.bench.picture_methods import PictureBudget, PictureProtocol
+from csd_nerf.bench.picture_plan import make_panorama_plan, make_video_plan
 from csd_nerf.bench.plan import FULL, QUICK, Choice, Protocol, make_plan, weights_hash, with_guidance
 from csd_nerf.bench.scenes import (
     AMBIGUOUS,
@@ -23,6 +26,8 @@ from csd_nerf.toyworld.captions import INSTRUCTIONS as TEMPLATES
 from csd_nerf.toyworld.captions import vocabulary
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, scene_from_seed
 from tests.bench.cells import HERE, TINY, plan_of
+
+PICTURES = PictureProtocol(PictureBudget(20, parts=3, batch=2))
 
 
 def test_scenes_were_not_seen_and_not_chosen():
@@ -165,6 +170,29 @@ def test_the_priors_weights_belong_to_the_key(tmp_path):
     (tmp_path / "unet.safetensors").write_bytes(b"two")
     assert weights_hash(str(tmp_path)) != first
     assert weights_hash("someone/model") == "someone/model"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "native", "comes_to"), [(True, True, "fp16"), (False, True, "bf16"), (False, False, "fp32")]
+)
+def test_auto_is_the_precision_that_this_machine_edits_in(
+    gpu: bool, native: bool, comes_to: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda: native)
+    choice = Choice((HELD_OUT_SEEDS,), ("recolour",), ("unedited", "csd-edit"))
+    plans: Any = ((make_plan, TINY), (make_video_plan, PICTURES), (make_panorama_plan, PICTURES))
+    for make, protocol in plans:
+        planned = make(choice, protocol)
+        assert planned == make(replace(choice, precision=comes_to), protocol)
+        assert comes_to in str(planned.edits()[1].spec) and planned.prior.endswith(f", {comes_to})")
+        other = make(replace(choice, precision="fp32" if comes_to != "fp32" else "bf16"), protocol)
+        assert planned.edits()[1].key != other.edits()[1].key
+    auto, same = (
+        make_cells(["a red car"], ["csd"], (0,), quick=True, prior="toy", precision=precision)
+        for precision in ("auto", comes_to)
+    )
+    assert auto == same and auto[0].spec["precision"] == comes_to
 
 
 def test_a_sweep_is_of_the_same_cells_at_other_scales():
