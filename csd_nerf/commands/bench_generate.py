@@ -98,7 +98,7 @@ class GenerateRun:
         table = table | self._table()  # another sitting may have written since
         asked = {cell.key for cell in cells}
         others = [line for key, line in table.items() if key not in asked]
-        page = report.markdown(cells, results, about_this_run(result["threads"] for result in results.values()))
+        page = report.markdown(cells, results, about_this_run(results.values()))
         csv = self.output / "generate.csv"
         write_text(csv, report.to_csv(cells, results, others))
         written, sheets = [csv.name], {}

@@ -42,9 +42,8 @@ def write_report(plan: "Plan", store: "Store", table: dict[str, Any], output: Pa
     written = [csv.name]
     if name != "sweep":
         failures = {row.cell.key: store.failure(row.cell) or "" for row in rows}
-        page = report.markdown(
-            plan, rows, about_this_run(row.result["threads"] for row in rows if row.result), failures
-        )
+        about = about_this_run(row.result for row in rows if row.result)
+        page = report.markdown(plan, rows, about, failures)
         if not more:
             write_text(output / f"{name}.md", page)
             written.append(f"{name}.md")

@@ -10,13 +10,14 @@ import pytest
 from PIL import Image
 
 from csd_nerf.bench import report, sheets, sweep
+from csd_nerf.bench.about import about_this_run
 from csd_nerf.bench.plan import Plan
 from csd_nerf.bench.rows import rows_of
 from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
 from tests.bench.cells import add_pictures, plan_of, result, store_in
 
-ABOUT = report.About("csd bench scenes", "abc1234", "2026-01-02", "a machine")
+ABOUT = report.About("csd bench scenes", "commit abc1234", "2026-01-02", "a machine")
 PSNR = {"unedited": 20.0, "csd-edit": 25.0, "no-svgd": 24.0, "sds": 22.0}
 
 
@@ -199,3 +200,27 @@ def test_a_sheet_needs_the_pictures_not_only_the_numbers(tmp_path: Path):
     rows = rows_of(plan, elsewhere, report.from_csv(report.to_csv(rows)))
     assert not sheets.has_all(elsewhere, rows, 1_000_000)
     assert sheets.scene_sheet(plan, elsewhere, rows, 1_000_000) is None
+
+
+def test_a_table_keeps_the_commit_of_each_line_and_one_without_is_read(tmp_path: Path):
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    fill(plan, store)
+    old = "".join(line.rsplit(",", 1)[0] + "\n" for line in report.to_csv(rows_of(plan, store)).splitlines())
+    assert "commit" not in old.splitlines()[0]
+    table = report.from_csv(old)
+    assert len(table) == 8 and {result["commit"] for result in table.values()} == {""}
+    assert "commit" not in table[plan.edits()[0].key]["measures"]
+    first, *others = plan.edits()
+    table[first.key]["commit"] = "abc1234"
+    new = report.to_csv(rows_of(plan, store_in(tmp_path / "elsewhere"), table))
+    assert [line["commit"] for line in csv.DictReader(io.StringIO(new))] == ["abc1234"] + [""] * 7
+    assert report.from_csv(new) == table, "and so they go on from table to table"
+    other = Plan(plan.protocol, (), plan.prior)
+    assert report.from_csv(report.to_csv(rows_of(other, store), earlier=old))[first.key]["commit"] == ""
+    assert report.from_csv(report.to_csv(rows_of(other, store), earlier=new)) == table
+
+
+def test_the_page_names_the_commits_of_its_results():
+    about = about_this_run([{"threads": 1, "commit": "abc1234"}, {"threads": 2, "commit": "def5678"}, {"threads": 1}])
+    assert about.commits == "commits abc1234 and def5678 (of 1 cell no commit is on record)"
+    assert about.machine.endswith("1 or 2 threads a cell")

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from csd_nerf.bench import report
+from csd_nerf.bench.checkout import commit_at_start
 from csd_nerf.bench.engines import EngineLostError, Finished
 from csd_nerf.bench.rows import rows_of
 from csd_nerf.cli import main
@@ -31,6 +32,7 @@ def test_a_real_cell_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = (tmp_path / "out/scenes.md").read_text()
     unedited, edited = csv.DictReader((tmp_path / "out/scenes.csv").open())
     assert page.startswith("# Edits of toy scenes") and "--scenes 1000001" in page and "missing" not in page
+    assert unedited["commit"] == edited["commit"] == commit_at_start() and f"commit {commit_at_start()}, " in page
     assert edited["network_samples"] == str(TINY.budget.samples) == "80" and edited["rounds"] == "2"
     assert unedited["network_samples"] == "0" and float(unedited["edit strength"]) == 0 < float(edited["edit strength"])
     assert all(float(edited[name]) > 0 for name in ("PSNR", "SSIM", "colour spread", "warp error", "nerf_seconds"))
