@@ -38,8 +38,8 @@ class Bench:
     """Few scenes and instructions, small budgets: 15 minutes on two cores (panorama and video: 10)."""
     output: Path | None = None
     """Folder for scenes.md, scenes.csv (or panorama.md ...) and the contact sheets; default: benchmarks/results/scenes
-    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere. The CSV keeps what is there already;
-    where that is more than is asked for, the page is only printed, and page and sheets stay as they are."""
+    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere. The CSV keeps what is there already. Where that
+    is more than is asked for, the page is only printed, and page and sheets that are there stay as they are."""
     work: Path = Path("outputs/bench/work")
     """Folder of the cells, which are not computed again; nor are those in the table that is in --output already."""
     engine: Literal["local", "ray"] = "local"
@@ -47,23 +47,23 @@ class Bench:
     workers: int | None = None
     """Cells at the same time; default: one for each core (at most 8), or one on a GPU; with ray, what the cluster has
     room for."""
-    scenes: tuple[int, ...] = ()
+    scenes: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = None
     """Seeds of toy scenes, from 1000000 on; default: the first held-out scene of each object."""
-    instructions: tuple[str, ...] = ()
+    instructions: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="STR [STR ...]")] = None
     """Of recolour material snow night hat colour (panorama and video: sketch too), or in words: "give it a top hat";
     default: all of these names."""
-    methods: tuple[str, ...] = ()
+    methods: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="STR [STR ...]")] = None
     """Names of methods; default: all (with --quick: fewer)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the edits."""
-    sweep: tuple[float, ...] = ()
+    sweep: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]")] = None
     """Guidance scales: instead of the tables, fidelity over consistency of each method (CSD Figures 4 and 6)."""
     prior: str = "toy"
     """The diffusion model: toy, or a local folder in diffusers layout (on every machine of a cluster)."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the prior's networks. auto: fp16 on a GPU, bf16 on CPUs that compute in it (twice as quick; of speed: fp32),
-    fp32 on others, as this machine has it. Cells of one precision are none of another."""
-    particles: tuple[int, ...] = ()
+    """Of the prior's networks. auto is what this machine edits in: fp16 on a GPU, bf16 on CPUs that compute in it
+    (twice as quick), else fp32; speed takes fp32 on every CPU. What is done in one is computed again for another."""
+    particles: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = None
     """Of speed: numbers of particles; default: 4 16 24."""
     rounds: int | None = None
     """Of speed: how often each contestant is timed; default: 7."""
@@ -90,7 +90,10 @@ class Bench:
         return sit(missing(plan.cells, store, table), store, engine, self._chosen().compute, report)
 
     def _check_flags(self) -> None:
-        """Raise `ValueError` for flags that would be lost on the benchmark."""
+        """Raise `ValueError` for flags without a value, and those that would be lost on the benchmark."""
+        for entry in fields(self):
+            if getattr(self, entry.name) == ():
+                raise ValueError(f"--{entry.name} has no value: give at least one, or leave the flag out")
         speed = ("particles", "rounds", "compile")
         both = ("benchmark", "output", "prior", "precision")
         if self.benchmark != "generate" and (self.clip is not None or self.clip_weights is not None):
@@ -108,8 +111,8 @@ class Bench:
                 raise ValueError(f"--{flag} has no meaning for csd bench generate: leave it out")
         self._check_run()
         return GenerateRun(
-            self.instructions,
-            self.methods,
+            self.instructions or (),
+            self.methods or (),
             self.seeds,
             self.quick,
             self.prior,

@@ -64,6 +64,24 @@ def test_mistakes_are_told_before_anything_is_computed(
     assert not (tmp_path / "work/cells").exists()
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "flag"),
+    [
+        *(("scenes", flag) for flag in ("--sweep", "--methods", "--instructions", "--scenes", "--seeds")),
+        ("generate", "--methods"),
+        ("generate", "--seeds"),
+        ("speed", "--particles"),
+    ],
+)
+def test_a_list_without_values_is_not_a_flag_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: str, flag: str
+):
+    folders = ["--work", str(tmp_path / "work")] if benchmark != "speed" else []
+    assert main(["bench", benchmark, "--output", str(tmp_path / "out"), flag, *folders]) == 2
+    assert f"{flag} has no value: give at least one" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_report_of_nothing_leaves_an_earlier_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
