@@ -10,6 +10,7 @@ their result, so that a result is never used for other settings.
     store.py       results on disk       engines.py  local processes | Ray              schedule.py runs what is missing
     statistics.py  bootstrap             report.py   Markdown and CSV                   sheets.py, sweep.py  pictures
     subject.py     a benchmark's words   results.py  files of a cell                    benchmarks.py  all by name
+    failures.py    errors in a line      checkout.py  commits             about.py    what a report says about itself
 
 Those of panoramas and videos (`picture_*.py`) have methods, plan, computation and measures of their own, and the rest
 in common; there a `scene` cell holds the pictures before the edit, also as the prior's autoencoder shows them.

@@ -144,8 +144,6 @@ def _edit(folder: Path, spec: Mapping[str, Any], where: Mapping[str, Any], base:
             path.write_bytes(content)
 
     def configure(config: "EditTrainerConfig") -> None:
-        # What cells of precision auto have always been computed in: csd-edit's own auto is another on some CPUs.
-        config.pipeline.prior_dtype = "fp16" if torch.cuda.is_available() else "fp32"
         for name, value in spec["settings"].items():
             setattr(config.pipeline, name, value)
 

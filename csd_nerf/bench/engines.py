@@ -30,6 +30,10 @@ class Finished:
     """The traceback, or what is known of the end of its process; None if it succeeded."""
 
 
+class EngineLostError(RuntimeError):
+    """The engine itself is gone, and all its calls with it; a call that fails is a `Finished`."""
+
+
 @runtime_checkable
 class Engine(Protocol):
     """Calls functions elsewhere."""
@@ -38,11 +42,11 @@ class Engine(Protocol):
     """Calls that run at the same time; no more may be submitted at once."""
 
     def submit(self, key: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Begin a call."""
+        """Begin a call. Raises `EngineLostError`."""
         ...
 
     def next_finished(self) -> Finished:
-        """Wait for any call to end."""
+        """Wait for any call to end. Raises `EngineLostError`."""
         ...
 
     def close(self) -> None:
@@ -146,6 +150,8 @@ class _Worker:
 class RayEngine:
     """A Ray cluster: the one of RAY_ADDRESS, or one of this machine's cores that is started here.
 
+    Where the cluster has GPUs a call gets one of its own, and no more run at the same time.
+
     Raises `ValueError`, naming the remedy, when Ray is not installed or the cluster cannot be reached.
     """
 
@@ -166,19 +172,28 @@ class RayEngine:
                     f"--engine ray: no cluster can be had ({error}); give that of RAY_ADDRESS, or try again when the "
                     "machine is less busy"
                 ) from error
-        cores = int(ray.cluster_resources().get("CPU", 1))
-        self.slots = workers or max(1, cores // threads)
+        resources = ray.cluster_resources()
+        cores, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
+        room = gpus or max(1, cores // threads)
+        self.slots = min(workers or room, gpus) if gpus else workers or room
         self._threads = threads
-        self._remote = ray.remote(num_cpus=threads, max_retries=0)(_call_with_threads)
+        self._remote = ray.remote(num_cpus=threads, num_gpus=1 if gpus else 0, max_retries=0)(_call_with_threads)
         self._running: dict[Any, str] = {}
 
     def submit(self, key: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Begin a call somewhere in the cluster."""
-        self._running[self._remote.remote(self._threads, key, function, arguments)] = key
+        """Begin a call somewhere in the cluster. Raises `EngineLostError` where that cannot be reached any more."""
+        try:
+            reference = self._remote.remote(self._threads, key, function, arguments)
+        except self._ray.exceptions.RayError as error:
+            raise _lost(error) from error
+        self._running[reference] = key
 
     def next_finished(self) -> Finished:
-        """Wait for any call to end."""
-        (ready,), _ = self._ray.wait(list(self._running), num_returns=1)
+        """Wait for any call to end. Raises `EngineLostError` where the cluster cannot be reached any more."""
+        try:
+            (ready,), _ = self._ray.wait(list(self._running), num_returns=1)
+        except self._ray.exceptions.RayError as error:
+            raise _lost(error) from error
         key = self._running.pop(ready)
         try:
             return self._ray.get(ready)
@@ -187,11 +202,18 @@ class RayEngine:
 
     def close(self) -> None:
         """Cancel what is running; leave a cluster that was there before as it was."""
-        for reference in self._running:
-            self._ray.cancel(reference, force=True)
+        try:
+            for reference in self._running:
+                self._ray.cancel(reference, force=True)
+        except self._ray.exceptions.RayError:
+            pass  # a cluster that is gone computes nothing
         self._running = {}
         if self._ours:
             self._ray.shutdown()
+
+
+def _lost(error: Exception) -> EngineLostError:
+    return EngineLostError(f"--engine ray: the cluster is lost ({type(error).__name__}: {error})")
 
 
 def _call_with_threads(threads: int, key: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Finished:

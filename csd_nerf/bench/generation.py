@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from csd_nerf.bench.plan import Cell, configuration_hash, weights_hash
+from csd_nerf.bench.plan import Cell, Precision, configuration_hash, precision_of, weights_hash
 from csd_nerf.bench.results import Files, Kind, computed, picture_files
 
 VIEWS, SIZE, ELEVATION = 8, 64, 20.0
@@ -96,7 +96,13 @@ def named(caption: str) -> tuple[str, str]:
 
 
 def make_cells(
-    captions: Sequence[str], methods: Sequence[str], seeds: Sequence[int], *, quick: bool, prior: str, precision: str
+    captions: Sequence[str],
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    quick: bool,
+    prior: str,
+    precision: Precision,
 ) -> list[Cell]:
     """One cell for each caption, method and seed; whole captions one after the other. Raises `ValueError`."""
     for caption in captions:
@@ -104,8 +110,9 @@ def make_cells(
     unknown = [method for method in methods if method not in METHODS]
     if unknown:
         raise ValueError(f"--methods {unknown[0]} is unknown: choose from {', '.join(METHODS)}")
+    used = precision_of(precision)
     return [
-        _cell(caption, method, seed, METHODS[method].steps[quick], prior, precision)
+        _cell(caption, method, seed, METHODS[method].steps[quick], prior, used)
         for caption in captions
         for seed in seeds
         for method in methods

@@ -26,6 +26,9 @@ CLIP = ("CLIP", "CLIP depth")
 """Measured where CLIP's weights are given."""
 _OBJECT = ("key", "caption", "method", "seed", "steps")
 _COSTS = {"network_samples": int, "seconds": float, "processor_seconds": float, "threads": int}
+_COLUMNS = [*_OBJECT, *MEASURES, *CLIP, *_COSTS]
+_COMMIT = "commit"
+"""The last column; tables of earlier versions do not have it, and lines that come from one leave it empty."""
 _SIDES = (0, 3, 6)
 """Which views the overview shows: from the front, from behind at an angle, from the side."""
 
@@ -66,7 +69,7 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
         f"Recognised: captions of which at least {RECOGNISED:.0%} of the views are nearest to renders of the right "
         "object in the right colour.",
         "",
-        f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}.",
+        f"`{about.command}`, {about.commits}, {about.date}, {about.machine}. Networks in {cells[0].spec['precision']}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -74,14 +77,15 @@ def markdown(cells: Sequence[Cell], results: Results, about: About) -> str:
 def to_csv(cells: Sequence[Cell], results: Results, others: Sequence[Mapping[str, str]] = ()) -> str:
     """One line for each object that is done, then the lines of `others`: objects that nobody asked for this time."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*_OBJECT, *MEASURES, *CLIP, *_COSTS], lineterminator="\n", restval="")
+    writer = csv.DictWriter(text, [*_COLUMNS, _COMMIT], lineterminator="\n", restval="")
     writer.writeheader()
     for cell in cells:
         result = results.get(cell.key)
         if result is not None:
             numbers = {name: f"{value:.4f}" for name, value in result["measures"].items()}
             own = {name: cell.spec[name] for name in _OBJECT if name != "key"}
-            writer.writerow({"key": cell.key, **own, **numbers, **{name: result[name] for name in _COSTS}})
+            spent = {name: result[name] for name in _COSTS}
+            writer.writerow({"key": cell.key, **own, **numbers, **spent, _COMMIT: result.get(_COMMIT, "")})
     writer.writerows(others)
     return text.getvalue()
 
@@ -89,7 +93,7 @@ def to_csv(cells: Sequence[Cell], results: Results, others: Sequence[Mapping[str
 def from_csv(text: str) -> dict[str, dict[str, str]]:
     """The lines of such a table, by the keys of their cells. Raises `ValueError` for any other text."""
     reader = csv.DictReader(io.StringIO(text))
-    if reader.fieldnames is None or list(reader.fieldnames) != [*_OBJECT, *MEASURES, *CLIP, *_COSTS]:
+    if list(reader.fieldnames or ()) not in (_COLUMNS, [*_COLUMNS, _COMMIT]):
         raise ValueError("its columns are others")
     return {line["key"]: line for line in reader}
 
@@ -97,7 +101,8 @@ def from_csv(text: str) -> dict[str, dict[str, str]]:
 def result_of(line: Mapping[str, str]) -> dict[str, Any]:
     """A result out of a line of the table. Raises `ValueError` for a line that holds no numbers."""
     measures = {name: float(line[name]) for name in (*MEASURES, *CLIP) if line[name]}
-    return {"measures": measures, **{name: kind(line[name]) for name, kind in _COSTS.items()}}
+    spent = {name: kind(line[name]) for name, kind in _COSTS.items()}
+    return {"measures": measures, **spent, _COMMIT: line.get(_COMMIT, "")}
 
 
 def clip_scores(encoder: ImageTextEncoder, caption: str, files: Files) -> dict[str, float]:

@@ -1,15 +1,15 @@
 """Which cells the benchmarks of panoramas and videos have."""
 
 import hashlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from csd_nerf.bench.methods import UNEDITED, Method
 from csd_nerf.bench.picture_edits import settings_of
 from csd_nerf.bench.picture_methods import PictureProtocol
 from csd_nerf.bench.picture_subjects import PANORAMA, VIDEO
-from csd_nerf.bench.plan import Cell, Choice, Plan, check_choice, prior_shown, weights_hash
-from csd_nerf.bench.scenes import Instruction, instruction
+from csd_nerf.bench.plan import Cell, Choice, Plan, check_choice, precision_of, prior_shown, weights_hash
+from csd_nerf.bench.scenes import Instruction, instructions
 from csd_nerf.bench.subject import Subject
 from csd_nerf.toyworld.panorama import panorama_from_seed
 from csd_nerf.toyworld.scene import scene_from_seed
@@ -30,6 +30,7 @@ def make_video_plan(choice: Choice, protocol: PictureProtocol) -> Plan:
 
 def _plan(subject: Subject, choice: Choice, protocol: PictureProtocol) -> Plan:
     check_choice(choice, subject.methods)
+    choice = replace(choice, precision=precision_of(choice.precision))
     methods = [method for method in subject.methods.values() if method.name in choice.methods]
     prior, made = weights_hash(choice.prior), list[Cell]()
     for seed in choice.scenes:
@@ -48,8 +49,7 @@ def _plan(subject: Subject, choice: Choice, protocol: PictureProtocol) -> Plan:
         where, noun = {"prior": choice.prior}, subject.noun
         base = Cell({"kind": "scene", **shared, **networks}, where=where, label=f"{noun} {seed}")
         made.append(base)
-        for name in choice.instructions:
-            asked = instruction(name, scenes[0], scenes[1:])
+        for asked in instructions(choice.instructions, scenes[0], scenes[1:]):
             truth = Cell({"kind": "truth", **shared, "instruction": asked.text}, label=f"truth {seed} {asked.text}")
             made.append(truth)
             about = {**shared, **networks, "instruction": asked.text, "ambiguous": asked.ambiguous}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method
 from csd_nerf.bench.picture_methods import PictureProtocol
-from csd_nerf.bench.scenes import Instruction, instruction, source_caption, target_caption
+from csd_nerf.bench.scenes import Instruction, instructions, source_caption, target_caption
 from csd_nerf.bench.subject import SCENES, Subject
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
 
@@ -101,12 +101,13 @@ class Choice:
     """Guidance scales; None is the method's default."""
     prior: str = "toy"
     precision: Precision = "auto"
-    """Of the prior's networks."""
+    """Of the prior's networks; the plan says what `auto` comes to."""
 
 
 def make_plan(choice: Choice, protocol: Protocol) -> Plan:
     """All cells of a benchmark. Raises `ValueError`, naming the flag, before anything is computed."""
     check_choice(choice, METHODS)
+    choice = replace(choice, precision=precision_of(choice.precision))
     methods = [method for method in METHODS.values() if method.name in choice.methods]
     left_out: list[str] = []
     made: list[Cell] = []
@@ -121,8 +122,7 @@ def make_plan(choice: Choice, protocol: Protocol) -> Plan:
             label=f"scene {seed}",
         )
         made.append(base)
-        for name in choice.instructions:
-            asked = instruction(name, scene)
+        for asked in instructions(choice.instructions, scene):
             truth = Cell({"kind": "truth", **shared, "instruction": asked.text}, label=f"truth {seed} {asked.text}")
             made.append(truth)
             for method in methods:
@@ -136,9 +136,22 @@ def make_plan(choice: Choice, protocol: Protocol) -> Plan:
 
 def prior_shown(choice: Choice) -> str:
     """The prior as a report names it."""
-    return (
-        f"{choice.prior} ({weights_hash(choice.prior)}{'' if choice.precision == 'auto' else f', {choice.precision}'})"
-    )
+    return f"{choice.prior} ({weights_hash(choice.prior)}, {choice.precision})"
+
+
+def precision_of(precision: Precision) -> Precision:
+    """What `auto` comes to on this machine, as for csd-edit: fp16 on a GPU, bf16 on a CPU made for it, else fp32.
+
+    Known when cells are planned, since it decides their results.
+    """
+    import torch
+
+    from csd_nerf.priors import auto_precision
+
+    chosen = auto_precision(precision, "auto")
+    if chosen == "auto":
+        return "fp16" if torch.cuda.is_available() else "fp32"
+    return chosen
 
 
 def _edits(
@@ -163,9 +176,7 @@ def _edits(
     label = f"{scene.seed} {asked.text}: {method.name}"
     if method.name == UNEDITED:
         return [Cell({**about, "seed": 0, "guidance": None, "settings": None}, needs, {}, label, asked.name)]
-    settings = {**method.spend(protocol.budget), "prompt": asked.text}
-    if choice.precision != "auto":
-        settings["prior_dtype"] = choice.precision
+    settings = {**method.spend(protocol.budget), "prompt": asked.text, "prior_dtype": choice.precision}
     if method.captions:
         settings |= {"prompt": target_caption(scene, asked), "source_prompt": source_caption(scene)}
     made = []

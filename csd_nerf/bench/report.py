@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from csd_nerf.bench.failures import headline
 from csd_nerf.bench.measure import BEST_AT_ONE, LOWER_IS_BETTER
 from csd_nerf.bench.methods import REFERENCE, UNEDITED
 from csd_nerf.bench.plan import Cell, Plan
@@ -15,6 +16,8 @@ from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_diff
 from csd_nerf.bench.subject import SCENES, Subject
 
 _DIGITS = {"PSNR": 2, "edit strength": 2, "seam visibility": 2}
+_COMMIT = "commit"
+"""The last column; tables of earlier versions do not have it, and lines that come from one leave it empty."""
 _FIXED = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning"]
 
 
@@ -23,7 +26,8 @@ class About:
     """What a report says about itself."""
 
     command: str
-    commit: str
+    commits: str
+    """That computed the results, in words: `commit abc1234`."""
     date: str
     machine: str
     notes: tuple[str, ...] = field(default=())
@@ -49,7 +53,7 @@ def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[st
     lines = [
         f"# {subject.title}",
         "",
-        f"`{about.command}`, commit {about.commit}, {about.date}, {about.machine}. Prior {plan.prior}.",
+        f"`{about.command}`, {about.commits}, {about.date}, {about.machine}. Prior {plan.prior}.",
         "",
         f"{len(scenes)} {noun}{'s' * (len(scenes) > 1)} that the prior's training never saw "
         f"(seeds {', '.join(map(str, scenes))}), {subject.about(plan.protocol)} Mean over {noun}s with the "
@@ -87,8 +91,8 @@ def _few(scenes: int) -> str:
 
 
 def _why(failures: Mapping[str, str], cell: Cell) -> str:
-    said = failures.get(cell.key, "").strip().splitlines()
-    return f": {said[-1]}" if said else ""
+    said = failures.get(cell.key, "").removeprefix(f"{cell.label}\n").strip()
+    return f": {headline(said)}" if said else ""
 
 
 def _instructions(group: Sequence[Row]) -> str:
@@ -180,9 +184,9 @@ def to_csv(rows: Sequence[Row], subject: Subject = SCENES, earlier: str = "") ->
     asked = {row.cell.key for row in rows}
     others = [line for line in _lines(earlier, subject) if line["key"] not in asked and line["seconds"]]
     found = {name for row in rows if row.result for name in row.result["measures"]}
-    names = sorted(found.union(*others) - {*_FIXED, subject.counted, *subject.spent})
+    names = sorted(found.union(*others) - {*_FIXED, subject.counted, *subject.spent, _COMMIT})
     out = io.StringIO()
-    columns = [*_FIXED, subject.counted, *names, *subject.spent]
+    columns = [*_FIXED, subject.counted, *names, *subject.spent, _COMMIT]
     writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
     writer.writeheader()
     for row in rows:
@@ -190,7 +194,7 @@ def to_csv(rows: Sequence[Row], subject: Subject = SCENES, earlier: str = "") ->
         guidance = "" if spec["guidance"] is None else spec["guidance"]
         head = [row.key[0], row.cell.name, spec["instruction"], spec["ambiguous"], row.method, guidance, spec["seed"]]
         line = dict(zip(_FIXED, [*head, row.cell.key, result.get("meaning", "")], strict=True))
-        line |= {name: result.get(name, "") for name in (subject.counted, *subject.spent)}
+        line |= {name: result.get(name, "") for name in (subject.counted, *subject.spent, _COMMIT)}
         measures = result.get("measures", {})
         writer.writerow(line | {name: round(value, 6) for name, value in measures.items() if value is not None})
     writer.writerows(others)
@@ -201,7 +205,7 @@ def _lines(text: str, subject: Subject) -> list[dict[str, str]]:
     """The lines of a table. Raises `ValueError` for tables of other columns."""
     lines = list(csv.DictReader(io.StringIO(text)))
     fixed, spent = [*_FIXED, subject.counted], list(subject.spent)
-    head = list(lines[0]) if lines else [*fixed, *spent]
+    head = [name for name in lines[0] if name != _COMMIT] if lines else [*fixed, *spent]
     if head[: len(fixed)] != fixed or head[-len(spent) :] != spent:
         raise ValueError("its columns are not those of a benchmark's table")
     return lines
@@ -214,7 +218,8 @@ def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
     """
     lines = _lines(text, subject)
     spent = list(subject.spent)
-    names = list(lines[0])[len(_FIXED) + 1 : -len(spent)] if lines else []
+    others = {*_FIXED, subject.counted, *spent, _COMMIT}
+    names = [name for name in lines[0] if name not in others] if lines else []
     found = {}
     for line in lines:
         if not line["seconds"]:
@@ -222,5 +227,6 @@ def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
         result: dict[str, Any] = {"measures": {name: float(line[name]) if line[name] else None for name in names}}
         result |= {name: float(line[name]) for name in spent if line[name]}
         result |= {name: int(line[name]) for name in ("network_samples", "threads")}
-        found[line["key"]] = result | {"meaning": line["meaning"], subject.counted: int(line[subject.counted])}
+        result |= {"meaning": line["meaning"], subject.counted: int(line[subject.counted])}
+        found[line["key"]] = result | {_COMMIT: line.get(_COMMIT, "")}
     return found

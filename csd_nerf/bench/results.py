@@ -13,6 +13,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from csd_nerf.bench.checkout import commit_at_start
 from csd_nerf.images.writing import to_pil
 
 Files = Mapping[str, bytes]
@@ -28,7 +29,8 @@ Kind = Callable[
 def computed(
     kinds: Mapping[str, Kind], spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]
 ) -> dict[str, bytes]:
-    """A cell's files, and its result with what it has cost."""
+    """A cell's files, and its result with what it has cost and which commit computed it."""
+    version = commit_at_start()  # before the work: the checkout may be another one after it
     started, busy = time.monotonic(), time.process_time()
     files, result = kinds[spec["kind"]](spec, where, inputs)
     result |= {
@@ -37,6 +39,7 @@ def computed(
         "threads": torch.get_num_threads(),
         "machine": platform.machine() + (", CUDA" if torch.cuda.is_available() else ""),
         "torch": torch.__version__,
+        "commit": version,
     }
     return {**files, RESULT: json.dumps(result, indent=1).encode()}
 

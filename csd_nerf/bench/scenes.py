@@ -9,6 +9,7 @@ import numpy as np
 from csd_nerf.toyworld.captions import caption, with_style
 from csd_nerf.toyworld.edits import Edit, possible_edits
 from csd_nerf.toyworld.scene import BARE, COLOURS, HELD_OUT_SEEDS, MATERIALS, OBJECT_NAMES, Hat, Scene, scene_from_seed
+from csd_nerf.toyworld.wordings import not_understood
 
 DETERMINISTIC = ("recolour", "material", "snow", "night")
 AMBIGUOUS = ("hat", "colour")
@@ -50,7 +51,7 @@ def instruction(name: str, scene: Scene, beside: Sequence[Scene] = ()) -> Instru
     in a panorama: an edit that leaves one of these as it is, is none that an instruction can mean.
 
     Raises:
-        ValueError: the toy world does not know it, or cannot show what it asks for.
+        ValueError: the toy world does not know it, or some of its words, or cannot show what it asks for.
     """
     rng = np.random.default_rng([scene.seed, 31])
     taken = {scene.colour, *(other.colour for other in beside)}
@@ -73,12 +74,36 @@ def instruction(name: str, scene: Scene, beside: Sequence[Scene] = ()) -> Instru
         raise ValueError(f"--instructions {name!r}: {error}. Names are {', '.join(INSTRUCTIONS)}") from error
     if any(edit.kind == "painting" for edit in edits):
         raise ValueError(f"--instructions {name!r}: paintings have no true views here, take another instruction")
+    if edits and (unknown := not_understood(text, edits[0].kind, _named(scene, beside))):
+        raise ValueError(
+            f"--instructions {name!r}: '{unknown}' is not understood, and would be measured as if it were not there; "
+            f"one edit is asked for at a time, of what is shown, as in '{texts['recolour']}' or '{texts['hat']}'"
+        )
     edits = tuple(edit for edit in edits if edit.style or all(edit.scene(other) != other for other in beside))
     if not edits or any(edit.kind == "identity" for edit in edits):
         raise ValueError(
             f"--instructions {name!r} asks for no edit, or for one that some object shows already: take another"
         )
     return Instruction(name, text, edits)
+
+
+def instructions(names: Sequence[str], scene: Scene, beside: Sequence[Scene] = ()) -> list[Instruction]:
+    """Several instructions for one scene. Raises `ValueError`, also for two that say the same there."""
+    asked: dict[str, Instruction] = {}
+    for name in names:
+        one = instruction(name, scene, beside)
+        if one.text in asked:
+            raise ValueError(
+                f"--instructions {asked[one.text].name!r} and {name!r} are one for scene {scene.seed}: both say "
+                f"'{one.text}'; leave one of them out"
+            )
+        asked[one.text] = one
+    return list(asked.values())
+
+
+def _named(scene: Scene, beside: Sequence[Scene]) -> tuple[str, ...]:
+    """The object by whose name all that is edited can be called; none where there are several."""
+    return (scene.object,) if all(other.object == scene.object for other in beside) else ()
 
 
 def source_caption(scene: Scene) -> str:

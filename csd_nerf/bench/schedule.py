@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from csd_nerf.bench.compute import compute
 from csd_nerf.bench.engines import Engine
+from csd_nerf.bench.failures import headline
 from csd_nerf.bench.methods import UNEDITED
 from csd_nerf.bench.plan import Cell
 from csd_nerf.bench.results import RESULT
@@ -74,7 +75,7 @@ def run_cells(
             else:
                 store.keep_failure(cell, finished.error)
                 failed[cell.key] = cell
-                said = f"{cell.label} FAILED: {finished.error.strip().splitlines()[-1]}"
+                said = f"{cell.label} FAILED: {headline(finished.error)}"
             unfinished.remove(cell)
             bar.say(said, estimate.left(unfinished))
     if total:

@@ -19,7 +19,7 @@ from csd_nerf.whole_files import write_text
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of results. One process writes to it."""
+    """The folder of results. Of two sittings that share it, the one that finishes a cell first keeps its result."""
 
     folder: Path
 
@@ -44,7 +44,7 @@ class Store:
         return path.read_text() if path.is_file() else None
 
     def keep(self, cell: Cell, files: Files) -> None:
-        """Write what a cell has computed."""
+        """Write what a cell has computed, unless another sitting has done so meanwhile."""
         place = self._place(cell)
         place.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=place.parent, prefix="."))
@@ -55,7 +55,11 @@ class Store:
                 path.write_bytes(content)
             (scratch / "cell.json").write_text(json.dumps({"label": cell.label, **cell.spec}, indent=1))
             scratch.chmod(0o755)
-            os.rename(scratch, place)
+            try:
+                os.rename(scratch, place)
+            except OSError:  # a folder that holds anything cannot be replaced at once
+                if not self.has(cell):
+                    raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         self._failed(cell).unlink(missing_ok=True)

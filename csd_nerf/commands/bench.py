@@ -1,26 +1,24 @@
 """`csd bench`: methods compared on scenes whose true edits are known. Heavy libraries load when it runs."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
+
+from csd_nerf.commands.bench_report import say, write_report
+from csd_nerf.commands.bench_sitting import sit
 
 if TYPE_CHECKING:
     from csd_nerf.bench.benchmarks import Benchmark
     from csd_nerf.bench.engines import Engine
     from csd_nerf.bench.plan import Choice, Plan
-    from csd_nerf.bench.rows import Row
     from csd_nerf.bench.store import Store
     from csd_nerf.commands.bench_generate import GenerateRun
     from csd_nerf.commands.bench_speed import SpeedRun
 
-_console = Console(stderr=True)
 _CHECKOUT = Path("benchmarks/results")
-_JPEG_FROM = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Bench:
     """Few scenes and instructions, small budgets: 15 minutes on two cores (panorama and video: 10)."""
     output: Path | None = None
     """Folder for scenes.md, scenes.csv (or panorama.md ...) and the contact sheets; default: benchmarks/results/scenes
-    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere. The page shows what is asked for, the CSV keeps
-    what is there already too."""
+    (or scenes_quick, ...) in a checkout, outputs/bench/... elsewhere. The CSV keeps what is there already. Where that
+    is more than is asked for, the page is only printed, and page and sheets that are there stay as they are."""
     work: Path = Path("outputs/bench/work")
     """Folder of the cells, which are not computed again; nor are those in the table that is in --output already."""
     engine: Literal["local", "ray"] = "local"
@@ -49,22 +47,23 @@ class Bench:
     workers: int | None = None
     """Cells at the same time; default: one for each core (at most 8), or one on a GPU; with ray, what the cluster has
     room for."""
-    scenes: tuple[int, ...] = ()
+    scenes: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = None
     """Seeds of toy scenes, from 1000000 on; default: the first held-out scene of each object."""
-    instructions: tuple[str, ...] = ()
+    instructions: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="STR [STR ...]")] = None
     """Of recolour material snow night hat colour (panorama and video: sketch too), or in words: "give it a top hat";
     default: all of these names."""
-    methods: tuple[str, ...] = ()
+    methods: Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="STR [STR ...]")] = None
     """Names of methods; default: all (with --quick: fewer)."""
     seeds: tuple[int, ...] = (0,)
     """Seeds of the edits."""
-    sweep: tuple[float, ...] = ()
+    sweep: Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT [FLOAT ...]")] = None
     """Guidance scales: instead of the tables, fidelity over consistency of each method (CSD Figures 4 and 6)."""
     prior: str = "toy"
     """The diffusion model: toy, or a local folder in diffusers layout (on every machine of a cluster)."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the prior's networks, as --pipeline.prior-dtype; bf16 is twice as quick on CPUs that compute in it."""
-    particles: tuple[int, ...] = ()
+    """Of the prior's networks. auto is what this machine edits in: fp16 on a GPU, bf16 on CPUs that compute in it
+    (twice as quick), else fp32; speed takes fp32 on every CPU. What is done in one is computed again for another."""
+    particles: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = None
     """Of speed: numbers of particles; default: 4 16 24."""
     rounds: int | None = None
     """Of speed: how often each contestant is timed; default: 7."""
@@ -85,23 +84,18 @@ class Bench:
         if self.benchmark == "generate":
             return self._generate().run()
         plan, engine, store, table = self._prepared()
-        from csd_nerf.bench.schedule import missing, run_cells
+        from csd_nerf.bench.schedule import missing
 
-        try:
-            outcome = run_cells(missing(plan.cells, store, table), store, engine, _console, self._chosen().compute)
-        except KeyboardInterrupt:
-            _say("Stopped; what is done is kept.")
-            self._report(plan, store, table)
-            raise
-        finally:
-            engine.close()
-        self._report(plan, store, table)
-        if outcome.failed:
-            _say(f"{len(outcome.failed)} cells failed, see {store.folder / 'failed'}; run again to try them again")
-        return 1 if outcome.failed else 0
+        def report() -> None:
+            write_report(plan, store, table, self._output(), self._name())
+
+        return sit(missing(plan.cells, store, table), store, engine, self._chosen().compute, report)
 
     def _check_flags(self) -> None:
-        """Raise `ValueError` for flags that would be lost on the benchmark."""
+        """Raise `ValueError` for flags without a value, and those that would be lost on the benchmark."""
+        for entry in fields(self):
+            if getattr(self, entry.name) == ():
+                raise ValueError(f"--{entry.name} has no value: give at least one, or leave the flag out")
         speed = ("particles", "rounds", "compile")
         both = ("benchmark", "output", "prior", "precision")
         if self.benchmark != "generate" and (self.clip, self.clip_weights, self.clip_tag) != (None, None, None):
@@ -119,8 +113,8 @@ class Bench:
                 raise ValueError(f"--{flag} has no meaning for csd bench generate: leave it out")
         self._check_run()
         return GenerateRun(
-            self.instructions,
-            self.methods,
+            self.instructions or (),
+            self.methods or (),
             self.seeds,
             self.quick,
             self.prior,
@@ -166,9 +160,9 @@ class Bench:
         store, table = Store(self.work), self._table()
         left = sum(not store.has(cell) for cell in missing(plan.cells, store, table))
         edits, noun = len(plan.edits()), plan.subject.noun
-        _say(f"{edits} edits, {len(plan.cells) - edits} {noun}s and truths; {left} of these cells are to be computed")
+        say(f"{edits} edits, {len(plan.cells) - edits} {noun}s and truths; {left} of these cells are to be computed")
         for text in plan.left_out:
-            _say(f"Left out: {text}")
+            say(f"Left out: {text}")
         return plan, self._engine(), store, table
 
     def _chosen(self) -> "Benchmark":
@@ -224,61 +218,3 @@ class Bench:
             return self.output
         folder = _CHECKOUT if _CHECKOUT.is_dir() else Path("outputs/bench")
         return folder / (f"{self.benchmark}_quick" if self.quick else self.benchmark)
-
-    def _report(self, plan: "Plan", store: "Store", table: dict[str, Any]) -> None:
-        """Write what the finished cells give."""
-        from csd_nerf.bench import report, sweep
-        from csd_nerf.bench.about import about_this_run
-        from csd_nerf.bench.rows import rows_of
-        from csd_nerf.whole_files import write_atomically, write_text
-
-        output, name, rows = self._output(), self._name(), rows_of(plan, store, table)
-        if not any(row.result for row in rows):
-            _say(f"Nothing is done yet: no report is written, and what is in {output} stays as it is")
-            return
-        csv = output / f"{name}.csv"
-        earlier = csv.read_text(encoding="utf-8") if csv.is_file() else ""
-        write_text(csv, report.to_csv(rows, plan.subject, earlier))
-        written = [f"{name}.csv"]
-        if self.sweep:
-            write_atomically(output / "sweep.png", lambda path: sweep.plot(rows, path, plan.subject))
-            written.append("sweep.png")
-        else:
-            failures = {row.cell.key: store.failure(row.cell) or "" for row in rows}
-            page = report.markdown(
-                plan, rows, about_this_run(row.result["threads"] for row in rows if row.result), failures
-            )
-            write_text(output / f"{name}.md", page)
-            written += [f"{name}.md", *_sheets(plan, store, rows, output)]
-            Console().print(page, markup=False, highlight=False, soft_wrap=True)
-        _say(f"{output}: {', '.join(written)}")
-
-
-def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path) -> list[str]:
-    """Write the contact sheets of what there are pictures of, and name them. Large ones are JPEGs."""
-    from csd_nerf.bench import sheets
-    from csd_nerf.whole_files import write_atomically
-
-    written = []
-    for scene in sorted({row.key[0] for row in rows}):
-        path = output / f"{plan.subject.noun}_{scene}.png"
-        old = [one for one in (path, path.with_suffix(".jpg")) if one.is_file()]
-        if old and not sheets.has_all(store, rows, scene):
-            continue  # the sheet that goes with the table shows more
-        sheet = sheets.scene_sheet(plan, store, rows, scene)
-        if sheet is None:
-            continue
-        write_atomically(path, lambda temporary, sheet=sheet: sheet.save(temporary))
-        if path.stat().st_size > _JPEG_FROM:
-            path.unlink()
-            path = path.with_suffix(".jpg")
-            write_atomically(path, lambda temporary, sheet=sheet: sheet.save(temporary, quality=90))
-        for one in old:
-            if one != path:
-                one.unlink(missing_ok=True)
-        written.append(path.name)
-    return written
-
-
-def _say(message: str) -> None:
-    _console.print(message, markup=False, highlight=False, soft_wrap=True)

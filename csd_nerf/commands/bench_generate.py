@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from csd_nerf.commands.bench_report import say, say_more_is_there, say_nothing_is_done
+from csd_nerf.commands.bench_sitting import sit
+
 if TYPE_CHECKING:
     from csd_nerf.bench.engines import Engine
+    from csd_nerf.bench.plan import Precision
     from csd_nerf.metrics.types import ImageTextEncoder
-
-_console = Console(stderr=True)
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class GenerateRun:
     seeds: tuple[int, ...]
     quick: bool
     prior: str
-    precision: str
+    precision: "Precision"
     output: Path
     work: Path
     clip: str | None
@@ -36,7 +38,6 @@ class GenerateRun:
         """Compute what is missing, then write the report; status 1 if objects failed."""
         from csd_nerf.bench.generation import CAPTIONS, METHODS, compute_object, make_cells
         from csd_nerf.bench.plan import check_prior
-        from csd_nerf.bench.schedule import run_cells
         from csd_nerf.bench.store import Store
 
         check_prior(self.prior)
@@ -46,20 +47,10 @@ class GenerateRun:
         store, table = Store(self.work), self._table()
         encoder = self._encoder()
         left = [cell for cell in cells if not store.has(cell) and cell.key not in table]
-        _say(f"{len(cells)} objects; {len(left)} are to be made")
-        engine = self.engine()
-        try:
-            outcome = run_cells(left, store, engine, _console, compute_object)
-        except KeyboardInterrupt:
-            _say("Stopped; what is done is kept.")
-            self._report(cells, store, table, encoder)
-            raise
-        finally:
-            engine.close()
-        self._report(cells, store, table, encoder)
-        if outcome.failed:
-            _say(f"{len(outcome.failed)} objects failed, see {store.folder / 'failed'}; run again to try them again")
-        return 1 if outcome.failed else 0
+        say(f"{len(cells)} objects; {len(left)} are to be made")
+        return sit(
+            left, store, self.engine(), compute_object, lambda: self._report(cells, store, table, encoder), "objects"
+        )
 
     def _table(self) -> dict[str, dict[str, str]]:
         """The lines of the table that is in --output already; what they were made of may be gone."""
@@ -103,27 +94,29 @@ class GenerateRun:
             elif cell.key in table:
                 results[cell.key] = report.result_of(table[cell.key])
         if not results:
-            _say(f"Nothing is done yet: no report is written, and what is in {self.output} stays as it is")
+            say_nothing_is_done(self.output)
             return
+        table = table | self._table()  # another sitting may have written since
         asked = {cell.key for cell in cells}
         others = [line for key, line in table.items() if key not in asked]
-        page = report.markdown(cells, results, about_this_run(result["threads"] for result in results.values()))
-        write_text(self.output / "generate.csv", report.to_csv(cells, results, others))
-        write_text(self.output / "generate.md", page)
-        written = ["generate.md", "generate.csv"]
-        sheets = {"overview": report.overview(cells, store)}
+        page = report.markdown(cells, results, about_this_run(results.values()))
+        csv = self.output / "generate.csv"
+        write_text(csv, report.to_csv(cells, results, others))
+        written, sheets = [csv.name], {}
+        if not others:
+            write_text(self.output / "generate.md", page)
+            written.append("generate.md")
+            sheets["overview"] = report.overview(cells, store)
         for caption in dict.fromkeys(cell.spec["caption"] for cell in cells):
             sheets[caption.replace(" ", "_")] = report.sheet(cells, store, caption)
         for stem, sheet in sheets.items():
             own = [cell for cell in cells if stem in ("overview", cell.spec["caption"].replace(" ", "_"))]
-            shown = all(store.has(cell) for cell in own if cell.key in results)
+            shown = not others and all(store.has(cell) for cell in own if cell.key in results)
             if sheet is not None and (shown or not (self.output / f"{stem}.jpg").is_file()):
                 name = f"{stem}.jpg"
                 write_atomically(self.output / name, lambda path, sheet=sheet: sheet.save(path, quality=90))
                 written.append(name)
         Console().print(page, markup=False, highlight=False, soft_wrap=True)
-        _say(f"{self.output}: {', '.join(written)}")
-
-
-def _say(message: str) -> None:
-    _console.print(message, markup=False, highlight=False, soft_wrap=True)
+        say(f"{self.output}: {', '.join(written)}")
+        if others:
+            say_more_is_there(csv, len(others))

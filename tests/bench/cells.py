@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from csd_nerf.bench.compute import compute
 from csd_nerf.bench.methods import Budget
 from csd_nerf.bench.plan import Cell, Choice, Plan, Protocol, make_plan
-from csd_nerf.bench.results import RESULT
+from csd_nerf.bench.results import RESULT, picture_files, read_truths
 from csd_nerf.bench.store import Store
 
 TINY = Protocol(2, Budget(nerf_steps=2, samples_per_view=20, rounds=2, batch=4, views=4), held_out=3, size=32)
@@ -58,7 +59,7 @@ def slow(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> d
 def broken(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: Inputs) -> dict[str, bytes]:
     """Scene 0 is an error, the edit of scene 1 ends its process, and what is left succeeds."""
     if (spec["kind"], spec["number"]) == ("scene", 0):
-        raise SystemExit("csd-edit: no such thing")
+        raise SystemExit("csd-edit: no such thing\n  - not here either")
     if (spec["kind"], spec["number"]) == ("edit", 1):
         os.kill(os.getpid(), signal.SIGKILL)
     return fake(spec, where, inputs)
@@ -83,3 +84,16 @@ def result(**measures: float | None) -> dict[str, bytes]:
 def store_in(folder: Path) -> Store:
     """An empty store."""
     return Store(folder / "work")
+
+
+def add_pictures(plan: Plan, store: Store) -> None:
+    """Give the edits that are done the pictures of true edits, and compute these."""
+    for cell in plan.cells:
+        if cell.kind == "truth" and not store.has(cell):
+            store.keep(cell, compute(cell.spec, {}, ()))
+    for cell in filter(store.has, plan.edits()):
+        truth = next(one for one in plan.cells if one.key == cell.needs[1])
+        place = store.folder / "cells" / cell.key
+        for name, content in picture_files("after", read_truths(store.read(truth))[0][0]).items():
+            (place / name).parent.mkdir(exist_ok=True)
+            (place / name).write_bytes(content)

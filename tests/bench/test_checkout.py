@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from csd_nerf.bench.checkout import commit
+from csd_nerf.bench.checkout import commit, commits
 
 
 def test_code_makes_it_dirty_and_a_table_that_is_being_written_does_not(tmp_path: Path):
@@ -22,3 +22,12 @@ def test_code_makes_it_dirty_and_a_table_that_is_being_written_does_not(tmp_path
     assert commit(code.parent) == clean
     code.write_text("two\n")
     assert commit(code.parent) == f"{clean}-dirty"
+
+
+def test_the_commits_of_several_results_in_words():
+    assert commits(["abc1234"] * 3) == "commit abc1234"
+    known = ["abc1234", *["def5678"] * 2, "abc1234-dirty", *["def5678"]]
+    assert commits(known) == "commits def5678, abc1234 and abc1234-dirty"
+    assert commits([*known[:3], *[""] * 31]) == "commits def5678 and abc1234 (of 31 cells no commit is on record)"
+    assert commits(["abc1234", ""]) == "commit abc1234 (of 1 cell no commit is on record)"
+    assert commits(["", ""]) == commits([]) == "no commit is on record"

@@ -21,7 +21,7 @@ from csd_nerf.toyworld.render import Renderer
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene
 from tests.metrics.fake_encoder import ColourEncoder
 
-ABOUT = About("csd bench generate", "0000000", "2026-01-01", "a machine")
+ABOUT = About("csd bench generate", "commit 0000000", "2026-01-01", "a machine")
 
 
 def cells(*captions: str, methods: tuple[str, ...] = ("csd", "sds")) -> list:
@@ -99,13 +99,20 @@ def test_the_report_pairs_within_captions_and_tells_what_is_missing():
     assert "3 captions, 4 of 6 objects" in page
     assert "| csd - sds | 0.250 (0.250 to 0.250)" in page
     assert "| csd | 0.750 (0.500 to 1.000)" in page and "2 of 2" in page and "1 of 2" in page
-    assert "| a green tree |  |  |" in page and "commit 0000000" in page
+    assert "| a green tree |  |  |" in page and "commit 0000000" in page and "Networks in fp32." in page
     lines = list(csv.DictReader(io.StringIO(report.to_csv(asked, results))))
     assert len(lines) == 4 and {line["R-precision"] for line in lines} == {"1.0000", "0.7500", "0.5000", "0.2500"}
     assert lines[0]["network_samples"] == "8"
     table = report.from_csv(report.to_csv(asked, results))
     again = {key: report.result_of(line) for key, line in table.items()}
     assert report.markdown(asked, again, ABOUT) == page, "a table gives the page that its results gave"
+    old = "".join(line.rsplit(",", 1)[0] + "\n" for line in report.to_csv(asked, results).splitlines())
+    assert old.splitlines()[0].endswith(",threads"), "a table from before commits were kept"
+    assert {report.result_of(line)["commit"] for line in report.from_csv(old).values()} == {""}
+    results[asked[0].key]["commit"] = "abc1234"
+    table = report.from_csv(report.to_csv(asked, results))
+    assert [report.result_of(line)["commit"] for line in table.values()] == ["abc1234", "", "", ""]
+    again = {key: report.result_of(line) for key, line in table.items()}
     fewer = asked[:1]
     rest = [line for key, line in table.items() if key != fewer[0].key]
     assert report.from_csv(report.to_csv(fewer, again, rest)) == table, "what is not asked for is kept"

@@ -17,7 +17,8 @@ from csd_nerf.images.running import TOY
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS
 
 TINY = PictureProtocol(PictureBudget(20, parts=3, batch=2))
-CHOICE = Choice((HELD_OUT_SEEDS,), ("recolour", "hat"), ("unedited", "csd-edit", "random-noise"))
+METHODS_HERE = ("unedited", "csd-edit", "random-noise")
+CHOICE = Choice((HELD_OUT_SEEDS,), ("recolour", "hat"), METHODS_HERE, precision="fp32")
 BUDGETS = [own.PANORAMA_FULL, own.PANORAMA_QUICK, own.VIDEO_FULL, own.VIDEO_QUICK]
 
 
@@ -93,6 +94,8 @@ def test_bad_choices_name_their_flag():
     for change, said in (
         ({"methods": ("in2n",)}, "--methods in2n is unknown: choose from unedited, csd-edit"),
         ({"instructions": ("make it a cathedral",)}, "--instructions 'make it a cathedral'"),
+        ({"instructions": ("make the bear pink",)}, "'the bear' is not understood"),
+        ({"instructions": ("recolour", "make it pink")}, "--instructions 'recolour' and 'make it pink' are one"),
         ({"scenes": (3,)}, "--scenes 3 may be"),
     ):
         with pytest.raises(ValueError, match=said):

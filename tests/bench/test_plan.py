@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 
+from csd_nerf.bench.generation import make_cells
 from csd_nerf.bench.methods import METHODS, Budget, Method, at_once, in_rounds, one_by_one
+from csd_nerf.bench.picture_methods import PictureBudget, PictureProtocol
+from csd_nerf.bench.picture_plan import make_panorama_plan, make_video_plan
 from csd_nerf.bench.plan import FULL, QUICK, Choice, Protocol, make_plan, weights_hash, with_guidance
 from csd_nerf.bench.scenes import (
     AMBIGUOUS,
@@ -13,14 +16,18 @@ from csd_nerf.bench.scenes import (
     INSTRUCTIONS,
     benchmark_scenes,
     instruction,
+    instructions,
     source_caption,
     target_caption,
 )
 from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_schedule import EditSchedule
+from csd_nerf.toyworld.captions import INSTRUCTIONS as TEMPLATES
 from csd_nerf.toyworld.captions import vocabulary
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, scene_from_seed
 from tests.bench.cells import HERE, TINY, plan_of
+
+PICTURES = PictureProtocol(PictureBudget(20, parts=3, batch=2))
 
 
 def test_scenes_were_not_seen_and_not_chosen():
@@ -55,6 +62,23 @@ def test_instructions_without_a_truth_are_refused():
         with pytest.raises(ValueError, match=said):
             instruction(text, scene)
     assert len(instruction("give it a top hat", scene).edits) == 8
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TEMPLATES if kind not in ("identity", "painting")])
+def test_every_wording_of_the_toy_world_can_be_asked_for(kind: str):
+    scene = scene_from_seed(HELD_OUT_SEEDS)
+    for template in TEMPLATES[kind]:
+        text = template.format(object=scene.object, colour="pink", material="stone", hat="red top hat")
+        asked = instruction(text, scene)
+        assert asked.text == text and {edit.kind for edit in asked.edits} == {kind}
+
+
+def test_instructions_that_say_the_same_only_elsewhere_are_two():
+    names = ("recolour", "make it pink")
+    first, second = (scene_from_seed(HELD_OUT_SEEDS + index) for index in range(2))
+    with pytest.raises(ValueError, match="both say 'make it pink'; leave one of them out"):
+        instructions(names, first)
+    assert [one.name for one in instructions(names, second)] == list(names)
 
 
 def test_captions_leave_open_what_the_instruction_does():
@@ -148,6 +172,29 @@ def test_the_priors_weights_belong_to_the_key(tmp_path):
     assert weights_hash("someone/model") == "someone/model"
 
 
+@pytest.mark.parametrize(
+    ("gpu", "native", "comes_to"), [(True, True, "fp16"), (False, True, "bf16"), (False, False, "fp32")]
+)
+def test_auto_is_the_precision_that_this_machine_edits_in(
+    gpu: bool, native: bool, comes_to: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda: native)
+    choice = Choice((HELD_OUT_SEEDS,), ("recolour",), ("unedited", "csd-edit"))
+    plans: Any = ((make_plan, TINY), (make_video_plan, PICTURES), (make_panorama_plan, PICTURES))
+    for make, protocol in plans:
+        planned = make(choice, protocol)
+        assert planned == make(replace(choice, precision=comes_to), protocol)
+        assert comes_to in str(planned.edits()[1].spec) and planned.prior.endswith(f", {comes_to})")
+        other = make(replace(choice, precision="fp32" if comes_to != "fp32" else "bf16"), protocol)
+        assert planned.edits()[1].key != other.edits()[1].key
+    auto, same = (
+        make_cells(["a red car"], ["csd"], (0,), quick=True, prior="toy", precision=precision)
+        for precision in ("auto", comes_to)
+    )
+    assert auto == same and auto[0].spec["precision"] == comes_to
+
+
 def test_a_sweep_is_of_the_same_cells_at_other_scales():
     base = Choice((HELD_OUT_SEEDS,), ("hat",), ("csd-edit", "sds"))
     plan = make_plan(with_guidance(base, (1.5, 4.0, 1.5)), TINY)
@@ -164,6 +211,13 @@ def test_a_sweep_is_of_the_same_cells_at_other_scales():
         ({"methods": ("sdss",)}, "--methods sdss is unknown: choose from unedited, csd-edit"),
         ({"methods": ("sds", "sds")}, "--methods names one twice"),
         ({"instructions": ("make it a cathedral",)}, "--instructions 'make it a cathedral'"),
+        (
+            {"instructions": ("hat", "make it purple polka dots")},
+            "'make it purple polka dots': 'polka dots' is not und",
+        ),
+        ({"instructions": ("make it out of wood and stone",)}, "'and stone' is not understood"),
+        ({"instructions": ("give it a hat and make it night",)}, "'and make it night' is not understood"),
+        ({"instructions": ("recolour", "make it pink")}, "--instructions 'recolour' and 'make it pink' are one for"),
         ({"seeds": (-1,)}, "--seeds -1"),
     ],
 )

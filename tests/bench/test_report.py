@@ -10,15 +10,14 @@ import pytest
 from PIL import Image
 
 from csd_nerf.bench import report, sheets, sweep
-from csd_nerf.bench.compute import compute
+from csd_nerf.bench.about import about_this_run
 from csd_nerf.bench.plan import Plan
-from csd_nerf.bench.results import picture_files, read_truths
 from csd_nerf.bench.rows import rows_of
 from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
-from tests.bench.cells import plan_of, result, store_in
+from tests.bench.cells import add_pictures, plan_of, result, store_in
 
-ABOUT = report.About("csd bench scenes", "abc1234", "2026-01-02", "a machine")
+ABOUT = report.About("csd bench scenes", "commit abc1234", "2026-01-02", "a machine")
 PSNR = {"unedited": 20.0, "csd-edit": 25.0, "no-svgd": 24.0, "sds": 22.0}
 
 
@@ -74,12 +73,16 @@ def test_missing_cells_are_counted_and_explained(tmp_path: Path):
     plan, store = plan_of(scenes=2), store_in(tmp_path)
     fill(plan, store, leave_out=2)
     last = plan.edits()[-1]
-    store.keep_failure(last, "Traceback ...\nSceneError: no luck")
+    stack = 'Traceback (most recent call last):\n  File "a.py", line 1, in b\n    c()\n'
+    store.keep_failure(last, f"{stack}SceneError: no luck\n  - of this kind")
     rows = rows_of(plan, store)
     page = report.markdown(plan, rows, ABOUT, {last.key: store.failure(last) or ""})
-    assert "**2 of 16 cells are missing**" in page and f"- {last.label}: SceneError: no luck" in page
+    assert "**2 of 16 cells are missing**" in page and f"- {last.label}: SceneError: no luck\n" in page
     assert table(page, "Ambiguous")["sds"][-1] == "1/2"
     assert "(" not in table(page, "Ambiguous", 1)["sds"][0], "one common scene has no interval"
+    store.keep_failure(last, "its process ended with signal 9")
+    page = report.markdown(plan, rows, ABOUT, {last.key: store.failure(last) or ""})
+    assert f"- {last.label}: its process ended with signal 9\n" in page
     empty = report.markdown(plan, rows_of(plan, Store(tmp_path / "none")), ABOUT, {})
     assert "**16 of 16 cells are missing**" in empty and "- and 4 more" in empty
 
@@ -106,17 +109,7 @@ def test_a_sheet_shows_each_instruction(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     assert sheets.scene_sheet(plan, store, rows_of(plan, store), 1_000_000) is None
     fill(plan, store)
-    for cell in plan.cells:
-        if cell.kind == "truth":
-            store.keep(cell, compute(cell.spec, {}, ()))
-    for cell in plan.edits():
-        _, truth = cell.needs
-        source = next(one for one in plan.cells if one.key == truth)
-        shown = picture_files("after", read_truths(store.read(source))[0][0])
-        place = store.folder / "cells" / cell.key
-        for name, content in shown.items():
-            (place / name).parent.mkdir(exist_ok=True)
-            (place / name).write_bytes(content)
+    add_pictures(plan, store)
     sheet = sheets.scene_sheet(plan, store, rows_of(plan, store), 1_000_000)
     assert sheet is not None
     assert sheet.width > 2 * 3 * 128 and sheet.height > 6 * 128, "two blocks of three views, six rows"
@@ -207,3 +200,27 @@ def test_a_sheet_needs_the_pictures_not_only_the_numbers(tmp_path: Path):
     rows = rows_of(plan, elsewhere, report.from_csv(report.to_csv(rows)))
     assert not sheets.has_all(elsewhere, rows, 1_000_000)
     assert sheets.scene_sheet(plan, elsewhere, rows, 1_000_000) is None
+
+
+def test_a_table_keeps_the_commit_of_each_line_and_one_without_is_read(tmp_path: Path):
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    fill(plan, store)
+    old = "".join(line.rsplit(",", 1)[0] + "\n" for line in report.to_csv(rows_of(plan, store)).splitlines())
+    assert "commit" not in old.splitlines()[0]
+    table = report.from_csv(old)
+    assert len(table) == 8 and {result["commit"] for result in table.values()} == {""}
+    assert "commit" not in table[plan.edits()[0].key]["measures"]
+    first, *others = plan.edits()
+    table[first.key]["commit"] = "abc1234"
+    new = report.to_csv(rows_of(plan, store_in(tmp_path / "elsewhere"), table))
+    assert [line["commit"] for line in csv.DictReader(io.StringIO(new))] == ["abc1234"] + [""] * 7
+    assert report.from_csv(new) == table, "and so they go on from table to table"
+    other = Plan(plan.protocol, (), plan.prior)
+    assert report.from_csv(report.to_csv(rows_of(other, store), earlier=old))[first.key]["commit"] == ""
+    assert report.from_csv(report.to_csv(rows_of(other, store), earlier=new)) == table
+
+
+def test_the_page_names_the_commits_of_its_results():
+    about = about_this_run([{"threads": 1, "commit": "abc1234"}, {"threads": 2, "commit": "def5678"}, {"threads": 1}])
+    assert about.commits == "commits abc1234 and def5678 (of 1 cell no commit is on record)"
+    assert about.machine.endswith("1 or 2 threads a cell")

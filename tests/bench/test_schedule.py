@@ -89,7 +89,9 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     try:
         made = LocalEngine(2, 1) if request.param == "local" else RayEngine(2, 1)
     except ValueError as error:
-        pytest.skip(str(error))  # Ray gives its own processes 15 seconds to start
+        if "timed out during startup" not in str(error):  # a busy machine is no fault of the engine
+            raise
+        pytest.skip(str(error))
     yield made
     made.close()
 
@@ -110,7 +112,11 @@ def test_failures_are_told_and_tried_again(tmp_path: Path, engine: Engine):
     assert {cell.label for cell in outcome.failed} == {"scene 0", "edit 0", "edit 1"}
     assert [store.has(cell) for cell in made] == [False, False, True, False, True, True]
     assert "SystemExit: csd-edit: no such thing" in (store.failure(made[0]) or "")
-    assert "FAILED" in said and store.failure(made[3]) and store.failure(made[1]) is None
+    assert (
+        "scene 0 FAILED: SystemExit: csd-edit: no such thing (" in said
+        and store.failure(made[3])
+        and store.failure(made[1]) is None
+    )
     outcome, _ = run(made, store, engine)
     assert outcome == Outcome(3, ()) and store.failure(made[0]) is None
 
@@ -164,6 +170,30 @@ def test_the_time_left_is_that_of_cells_like_those():
     for seconds in (20.0, 30.0, 90.0):
         estimate.add(edit, seconds)
     assert estimate.left([scene, edit, other]) == pytest.approx((10 + 30 + 30) / 2)
+
+
+def test_two_sittings_that_share_a_folder_go_on_side_by_side(tmp_path: Path):
+    """The other one finishes each cell while this one computes it; its results stay, and nothing else does."""
+    made, store = cells(2), store_in(tmp_path)
+    other = {"result.json": json.dumps({"seconds": 9.0, "number": 7}).encode()}
+
+    class Overtaken(Here):
+        def next_finished(self) -> Finished:
+            finished = super().next_finished()
+            store.keep(next(cell for cell in made if cell.key == finished.key), other)
+            return finished
+
+    outcome, _ = run(made, store, Overtaken())
+    assert outcome.failed == () and [read(store, cell)["number"] for cell in made] == [7] * 4
+    assert {path.name for path in (store.folder / "cells").iterdir()} == {cell.key for cell in made}
+
+
+def test_a_place_that_holds_no_result_is_an_error(tmp_path: Path):
+    made, store = cells(1), store_in(tmp_path)
+    (store.folder / "cells" / made[0].key / "folder").mkdir(parents=True)
+    with pytest.raises(OSError, match="not empty"):
+        store.keep(made[0], fake(made[0].spec, {}, ()))
+    assert not store.has(made[0])
 
 
 def test_stored_cells_can_be_read_by_people(tmp_path: Path):

@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 from csd_nerf.bench import report
+from csd_nerf.bench.checkout import commit_at_start
+from csd_nerf.bench.engines import EngineLostError, Finished
 from csd_nerf.bench.rows import rows_of
 from csd_nerf.cli import main
-from tests.bench.cells import TINY, plan_of, result, store_in
+from tests.bench.cells import TINY, add_pictures, plan_of, result, store_in
 from tests.bench.test_schedule import Here
 from tests.tiny_prior import make_tiny_prior
 
@@ -30,6 +32,7 @@ def test_a_real_cell_of_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     page = (tmp_path / "out/scenes.md").read_text()
     unedited, edited = csv.DictReader((tmp_path / "out/scenes.csv").open())
     assert page.startswith("# Edits of toy scenes") and "--scenes 1000001" in page and "missing" not in page
+    assert unedited["commit"] == edited["commit"] == commit_at_start() and f"commit {commit_at_start()}, " in page
     assert edited["network_samples"] == str(TINY.budget.samples) == "80" and edited["rounds"] == "2"
     assert unedited["network_samples"] == "0" and float(unedited["edit strength"]) == 0 < float(edited["edit strength"])
     assert all(float(edited[name]) > 0 for name in ("PSNR", "SSIM", "colour spread", "warp error", "nerf_seconds"))
@@ -61,6 +64,24 @@ def test_mistakes_are_told_before_anything_is_computed(
     assert not (tmp_path / "work/cells").exists()
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "flag"),
+    [
+        *(("scenes", flag) for flag in ("--sweep", "--methods", "--instructions", "--scenes", "--seeds")),
+        ("generate", "--methods"),
+        ("generate", "--seeds"),
+        ("speed", "--particles"),
+    ],
+)
+def test_a_list_without_values_is_not_a_flag_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], benchmark: str, flag: str
+):
+    folders = ["--work", str(tmp_path / "work")] if benchmark != "speed" else []
+    assert main(["bench", benchmark, "--output", str(tmp_path / "out"), flag, *folders]) == 2
+    assert f"{flag} has no value: give at least one" in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_report_of_nothing_leaves_an_earlier_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -78,6 +99,27 @@ def test_a_report_of_nothing_leaves_an_earlier_one_alone(
     assert main([*flags, "--output", str(tmp_path / "out"), "--work", str(tmp_path / "work")]) == 1
     assert "Nothing is done yet" in capsys.readouterr().err
     assert (tmp_path / "out/scenes.md").read_text() == "a page" and (tmp_path / "out/scenes.csv").read_text() == text
+
+
+def test_an_engine_that_is_lost_is_told_and_what_is_done_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Lost(Here):
+        def next_finished(self) -> Finished:
+            raise EngineLostError("--engine ray: the cluster is lost (no luck)")
+
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    store.keep(plan.edits()[0], result(PSNR=20.0))
+    add_pictures(plan, store)
+    monkeypatch.setattr("csd_nerf.bench.plan.QUICK", TINY)
+    monkeypatch.setattr("csd_nerf.bench.engines.LocalEngine", lambda workers, threads, logs: Lost())
+    monkeypatch.setattr("csd_nerf.bench.compute.compute", fails)
+    flags = ["bench", "scenes", "--quick", "--scenes", "1000000", "--instructions", "recolour", "--methods"]
+    flags += ["unedited", "csd-edit", "--output", str(tmp_path / "out"), "--work", str(store.folder)]
+    assert main(flags) == 1
+    said = capsys.readouterr().err
+    assert "--engine ray: the cluster is lost (no luck); what is done is kept" in said and "Traceback" not in said
+    assert "**1 of 2 cells are missing**" in (tmp_path / "out/scenes.md").read_text()
 
 
 def fails(cell: object, inputs: object) -> None:
