@@ -61,8 +61,8 @@ class Bench:
     prior: str = "toy"
     """The diffusion model: toy, or a local folder in diffusers layout (on every machine of a cluster)."""
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of the prior's networks. auto is what this machine edits in: fp16 on a GPU, bf16 on CPUs that compute in it
-    (twice as quick), else fp32; speed takes fp32 on every CPU. What is done in one is computed again for another."""
+    """Of the prior's networks. auto is what this machine edits in: fp16 on a GPU, bf16 on CPUs that compute in it,
+    which is quicker, else fp32; speed takes fp32 on every CPU. What is done in one is computed again for another."""
     particles: Annotated[tuple[int, ...] | None, tyro.conf.arg(metavar="INT [INT ...]")] = None
     """Of speed: numbers of particles; default: 4 16 24."""
     rounds: int | None = None
