@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from csd_nerf.bench.methods import REFERENCE
-from csd_nerf.bench.plan import Plan
+from csd_nerf.bench.plan import Cell, Plan
 from csd_nerf.bench.results import read_pictures, read_truths
 from csd_nerf.bench.rows import Row
 from csd_nerf.bench.store import Store
@@ -17,12 +17,12 @@ _WHITE, _INK = (255, 255, 255), (30, 30, 30)
 
 
 def scene_sheet(plan: Plan, store: Store, rows: Sequence[Row], scene: int) -> Image.Image | None:
-    """Blocks of pictures, one for each instruction, two side by side; None while no cell of the scene is done.
+    """Blocks of pictures, one for each instruction, two side by side; None while no cell has its own and the truth's.
 
     Of several seeds the first is shown. The true edit of an ambiguous instruction is that nearest to csd-edit's result
     (or to that of the first method there is); what the others came nearest to stands in their labels.
     """
-    own = [row for row in rows if row.key[0] == scene and store.has(row.cell)]
+    own = [row for row in rows if row.key[0] == scene and _has_pictures(plan, store, row)]
     blocks = []
     for name in dict.fromkeys(row.cell.name for row in own):
         asked = [row for row in own if row.cell.name == name]
@@ -30,9 +30,17 @@ def scene_sheet(plan: Plan, store: Store, rows: Sequence[Row], scene: int) -> Im
     return _tiled(blocks) if blocks else None
 
 
-def has_all(store: Store, rows: Sequence[Row], scene: int) -> bool:
+def has_all(plan: Plan, store: Store, rows: Sequence[Row], scene: int) -> bool:
     """Whether the pictures of all known results of a scene are there; from an earlier table, there are only numbers."""
-    return all(store.has(row.cell) for row in rows if row.key[0] == scene and row.result is not None)
+    return all(_has_pictures(plan, store, row) for row in rows if row.key[0] == scene and row.result is not None)
+
+
+def _has_pictures(plan: Plan, store: Store, row: Row) -> bool:
+    return store.has(row.cell) and store.has(_truth(plan, row))
+
+
+def _truth(plan: Plan, row: Row) -> Cell:
+    return next(cell for cell in plan.cells if cell.key == row.cell.needs[1])
 
 
 def _block(plan: Plan, store: Store, rows: Sequence[Row]) -> tuple[str, Image.Image]:
@@ -41,8 +49,7 @@ def _block(plan: Plan, store: Store, rows: Sequence[Row]) -> tuple[str, Image.Im
     for row in rows:
         by_method.setdefault(row.method, row)
     shown = by_method.get(REFERENCE) or rows[0]
-    truth_cell = next(cell for cell in plan.cells if cell.key == shown.cell.needs[1])
-    truths, source = read_truths(store.read(truth_cell))
+    truths, source = read_truths(store.read(_truth(plan, shown)))
     assert shown.result is not None
     ambiguous = shown.cell.spec["ambiguous"]
     pictures: list[tuple[str, Sequence[Tensor]]] = [("source", _chosen(source))]

@@ -80,7 +80,7 @@ def _sheets(plan: "Plan", store: "Store", rows: "Sequence[Row]", output: Path, r
     for scene in sorted({row.key[0] for row in rows}):
         path = output / f"{plan.subject.noun}_{scene}.png"
         old = [one for one in (path, path.with_suffix(".jpg")) if one.is_file()]
-        if old and not (replace and sheets.has_all(store, rows, scene)):
+        if old and not (replace and sheets.has_all(plan, store, rows, scene)):
             continue  # the sheet that goes with the table shows more
         sheet = sheets.scene_sheet(plan, store, rows, scene)
         if sheet is None:

@@ -1,5 +1,6 @@
 """`csd bench` run again: what a wider run has written is neither lost nor replaced by a narrower one."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_a_narrower_run_leaves_page_and_sheets_alone(tmp_path: Path, run: Run, c
     (out / "scenes.md").write_text("old")
     assert run(FIRST, SECOND) == 0
     assert (out / "scenes.md").read_text() == page and (out / f"scene_{FIRST}.png").read_bytes() != b"wide"
+
+
+def test_a_truth_that_was_deleted_costs_no_report(tmp_path: Path, run: Run):
+    out, sheet = tmp_path / "out", tmp_path / f"out/scene_{FIRST}.png"
+    assert run(FIRST) == 0
+    sheet.write_bytes(b"whole")
+    plan, store = plan_of(scenes=2), store_in(tmp_path)
+    edits = (cell for cell in plan.edits() if cell.name == "recolour" and cell.spec["scene"]["seed"] == FIRST)
+    shutil.rmtree(store.folder / "cells" / next(edits).needs[1])
+    page = (out / "scenes.md").read_text()
+    assert run(FIRST) == 0
+    assert (out / "scenes.md").read_text() == page, "numbers need no pictures"
+    assert sheet.read_bytes() == b"whole", "a sheet without the instruction would show less"
+    sheet.unlink()
+    assert run(FIRST) == 0 and sheet.is_file()
 
 
 def test_a_narrower_sweep_leaves_the_curves_alone(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]):
