@@ -59,11 +59,24 @@ class GenerationPanel(nn.Module):
 
 def follow(server: Any, views: OrbitViews) -> None:
     """Put the cameras of all clients of a viser server where the first view of a step is."""
+    for client in server.get_clients().values():
+        _place(client, views)
+
+
+def welcome(server: Any, views: OrbitViews) -> None:
+    """Let clients of a viser server begin at the first of some views: its own first place is within the object."""
+
+    @server.on_client_connect
+    def _(client: Any) -> None:
+        _place(client, views)
+
+
+def _place(client: Any, views: OrbitViews) -> None:
     pose = views.cameras.camera_to_worlds[0].cpu().numpy()
     # viser's cameras look along +z, nerfstudio's along -z.
     turn = vtf.SO3.from_matrix(pose[:3, :3]) @ vtf.SO3.from_x_radians(np.pi)
-    for client in server.get_clients().values():
-        with client.atomic():
-            client.camera.wxyz = turn.wxyz
-            client.camera.position = pose[:3, 3] * _SCALE
-            client.camera.fov = 2 * math.atan(views.size / (2 * float(views.cameras.fx[0])))
+    with client.atomic():
+        client.camera.wxyz = turn.wxyz
+        client.camera.position = pose[:3, 3] * _SCALE
+        client.camera.look_at = np.zeros(3)  # what the mouse turns around
+        client.camera.fov = 2 * math.atan(views.size / (2 * float(views.cameras.fx[0])))

@@ -17,7 +17,7 @@ from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import remove_leftovers
 from csd_nerf.scenes.generation.options import Wish, flag_of, with_flags, with_panel_values
-from csd_nerf.scenes.generation.panel import follow
+from csd_nerf.scenes.generation.panel import follow, welcome
 from csd_nerf.scenes.generation.pipeline import GenerationPipeline, Guide
 from csd_nerf.scenes.generation.summary import announce, log_line, summarize
 from csd_nerf.scenes.generation.trainer_config import GenerationTrainerConfig
@@ -56,6 +56,8 @@ class GenerationTrainer(SceneTrainer):
             self.prior = self._checked_prior()
             super().setup(test_mode)
             self.pipeline.guide = self.make_guide(self.prior)
+        if self.viewer_state is not None:
+            welcome(self.viewer_state.viser_server, self.pipeline.datamanager.evaluation_views)
         writer.GLOBAL_BUFFER["max_iter"] = self.total_steps
         self.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN], self._summarize))
         announce(str(self.config.method_name), self.config.pipeline, self.prior, self._start_step, self.total_steps)

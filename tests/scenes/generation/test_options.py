@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from csd_nerf.scenes.errors import SceneError
-from csd_nerf.scenes.generation.cameras import OrbitRanges, turntable
+from csd_nerf.scenes.generation.cameras import OrbitRanges, OrbitViews, turntable
 from csd_nerf.scenes.generation.config import dreamfusion_config, dreamfusion_lite_config
 from csd_nerf.scenes.generation.guide import view_target
 from csd_nerf.scenes.generation.optimisers import WarmupCosineSchedulerConfig, warmup_cosine
 from csd_nerf.scenes.generation.options import Wish, with_panel_values
-from csd_nerf.scenes.generation.panel import follow
+from csd_nerf.scenes.generation.panel import follow, welcome
 from csd_nerf.scenes.generation.perceptual import perceptual_kernel
 from tests.scenes.generation.fixtures import ColourPrior
 
@@ -123,10 +123,11 @@ def test_the_panels_mistakes_do_not_end_a_run():
     assert "a fox is kept" in said and "20.0 is kept" in said
 
 
-def test_a_locked_camera_stands_where_the_training_view_does():
+def test_a_locked_camera_and_one_that_just_came_stand_where_a_view_does():
     class Camera:
         wxyz: Any = None
         position: Any = None
+        look_at: Any = None
         fov: Any = None
 
     class Client:
@@ -143,11 +144,24 @@ def test_a_locked_camera_stands_where_the_training_view_does():
         def get_clients(self):  # noqa: ANN201
             return {0: self.client}
 
+        def on_client_connect(self, greet):  # noqa: ANN001, ANN201
+            self.greet = greet
+
     views = turntable(OrbitRanges(field_of_view=(50.0, 50.0)), 3, 32)
     server = Server()
     follow(server, views)
-    camera, pose = server.client.camera, views.cameras.camera_to_worlds[0]
+    came = Client()
+    came.camera = Camera()
+    welcome(server, views)
+    server.greet(came)
+    for camera in (server.client.camera, came.camera):
+        _check_that_it_stands_at(camera, views)
+
+
+def _check_that_it_stands_at(camera: Any, views: OrbitViews) -> None:
+    pose = views.cameras.camera_to_worlds[0]
     assert np.allclose(camera.position, 10 * pose[:, 3].numpy(), atol=1e-5)
+    assert not camera.look_at.any()
     assert float(np.degrees(camera.fov)) == pytest.approx(50.0, abs=1e-3)
     w, x, y, z = camera.wxyz
     forward = np.array([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)])  # of viser: +z
