@@ -172,7 +172,7 @@ def test_decoders_that_cannot_teach_are_refused():
 
 
 def test_kl_is_the_divergence_from_the_unit_normal():
-    v = 0.3 + 1.7 * random_particles(3)
+    v = 0.3 + 1.7 * random_particles(1)
     normal = torch.distributions.Normal
     expected = torch.distributions.kl_divergence(normal(v.mean(), v.std(correction=0)), normal(v.new_zeros(()), 1.0))
     torch.testing.assert_close(kl_regulariser(v).value, expected)
@@ -187,9 +187,20 @@ def test_kl_gradient_is_its_difference_quotient():
         torch.testing.assert_close(gradient[place], numeric, rtol=1e-6, atol=1e-10)
 
 
+def test_kl_regularises_each_code_by_itself():
+    """Of "the latent code v" (LDP 3.3): a pale picture does not make up for a garish one."""
+    scale, shift = torch.tensor([0.4, 1.0, 2.5]).view(3, 1, 1, 1), torch.tensor([1.0, 0.0, -1.0]).view(3, 1, 1, 1)
+    v = random_particles(3) * scale + shift
+    together, alone = kl_regulariser(v), [kl_regulariser(one[None]) for one in v]
+    torch.testing.assert_close(together.gradient, torch.cat([one.gradient for one in alone]) / 3)
+    torch.testing.assert_close(together.value, torch.stack([one.value for one in alone]).mean())
+    pale, _, garish = (together.gradient * (v - v.mean(dim=(1, 2, 3), keepdim=True))).flatten(1).sum(dim=1)
+    assert pale < 0 < garish
+
+
 def test_kl_is_least_at_mean_0_and_variance_1():
     v = random_particles(2)
-    standard = (v - v.mean()) / v.std(correction=0)
+    standard = (v - v.mean(dim=(1, 2, 3), keepdim=True)) / v.flatten(1).std(dim=1, correction=0).view(2, 1, 1, 1)
     least = kl_regulariser(standard)
     assert abs(float(least.value)) < 1e-12 and least.gradient.abs().max() < 1e-15
     for scale, shift in [(1.0, 0.1), (1.0, -0.1), (1.1, 0.0), (0.9, 0.0)]:
@@ -203,3 +214,5 @@ def test_kl_is_least_at_mean_0_and_variance_1():
 def test_kl_of_constant_latents_is_refused(level: float):
     with pytest.raises(ValueError, match="not all equal"):
         kl_regulariser(torch.full((2, 4, 8, 8), level))
+    with pytest.raises(ValueError, match="not all equal"):
+        kl_regulariser(torch.cat([random_particles(1), torch.full_like(random_particles(1), level)]))

@@ -94,7 +94,8 @@ def test_the_regulariser_alone_asks_neither_network():
     losses = LatentLosses(latent_score_distiller(prior), LossWeights(feature_matching=0.0, kl=2.0, lsd=0.0), decoder)
     result = losses(v, random_target(3), seeded())
     assert (prior.calls, decoder.calls, result.t, result.network_samples) == (0, 0, None, 0)
-    torch.testing.assert_close(result.gradient, 2 * (v.mean() + (v - v.mean()) * (1 - 1 / v.var(correction=0))))
+    mean, variance = (one[..., None, None, None] for one in (v.mean(dim=(1, 2, 3)), v.var(dim=(1, 2, 3), correction=0)))
+    torch.testing.assert_close(result.gradient, 2 * (mean + (v - mean) * (1 - 1 / variance)))
 
 
 def test_feature_matching_alone_needs_the_residual_but_adds_no_lsd():

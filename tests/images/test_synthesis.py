@@ -61,6 +61,18 @@ def test_without_a_kernel_samples_do_not_depend_on_each_other(prior) -> None:
     assert not torch.equal(alone.checkpoint.latents, together.checkpoint.latents)
 
 
+def test_the_regulariser_keeps_samples_apart_too(prior) -> None:
+    """A sample that is far off does not change what the regulariser wants of the others."""
+    settings = replace(FAST, steps=1, losses=LossWeights(feature_matching=0.0, kl=5.0), kernel="independent", lr=0.01)
+    moved = prepare_synthesis(prior, "a red cube", settings, seed=1)
+    other = prepare_synthesis(prior, "a red cube", settings, seed=1)
+    other.start[1] *= 30
+    other.__post_init__()
+    a, b = moved.run(), other.run()
+    first = [result.checkpoint.networks["state"][0]["exp_avg"][0] for result in (a, b)]
+    torch.testing.assert_close(first[0], first[1])
+
+
 def test_an_ablation_is_four_runs_from_the_same_draws(prior) -> None:
     result = synthesize(prior, "make it red", FAST, ablation=True, seed=2)
     assert result.names == ("LSD", "LSD + FM", "LSD + KL", "LSD + FM + KL") and result.checkpoint.step == 16
