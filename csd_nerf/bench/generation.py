@@ -51,6 +51,8 @@ class GenerationMethod:
     """What of the pipeline's flags it changes."""
     steps: tuple[int, int] = (1000, 300)
     """Steps of the training: in full, and with --quick."""
+    revision: str = ""
+    """What of its mathematics has changed: results of before are none of this."""
 
 
 def _latent(matching: bool, kl: bool) -> GenerationMethod:
@@ -59,7 +61,7 @@ def _latent(matching: bool, kl: bool) -> GenerationMethod:
         options["feature_matching_weight"] = 0.0
     if not kl:
         options["kl_weight"] = 0.0
-    return GenerationMethod("latent-fm-lite", options)
+    return GenerationMethod("latent-fm-lite", options, revision="KL of each view" if kl else "")
 
 
 METHODS: dict[str, GenerationMethod] = {
@@ -121,7 +123,7 @@ def make_cells(
 
 def _cell(caption: str, method: str, seed: int, steps: int, prior: str, precision: str) -> Cell:
     known = METHODS[method]
-    spec = {
+    spec: dict[str, Any] = {
         "kind": "edit",
         "version": _VERSION,
         "caption": caption,
@@ -134,6 +136,8 @@ def _cell(caption: str, method: str, seed: int, steps: int, prior: str, precisio
         "prior": weights_hash(prior),
         "precision": precision,
     }
+    if known.revision:
+        spec["revision"] = known.revision
     return Cell(spec, where={"prior": prior}, label=f"{caption}, {method}, seed {seed}", name=caption)
 
 

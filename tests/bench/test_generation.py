@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -42,6 +43,14 @@ def test_what_decides_a_result_is_in_its_key():
     one, other = cells("a red car")
     assert one.key != other.key and one.key == cells("a red car")[0].key
     assert one.key != make_cells(["a red car"], ["csd"], (0,), quick=False, prior="toy", precision="fp32")[0].key
+
+
+def test_results_from_before_a_change_of_the_mathematics_are_other_ones(monkeypatch):
+    with_kl, without = cells("a red car", methods=("lsd+kl", "lsd"))
+    before = {name: replace(method, revision="") for name, method in METHODS.items()}
+    monkeypatch.setattr(generation, "METHODS", before)
+    assert with_kl.key != cells("a red car", methods=("lsd+kl",))[0].key
+    assert without.key == cells("a red car", methods=("lsd",))[0].key
 
 
 def test_another_prior_or_other_defaults_of_the_method_are_another_experiment(monkeypatch, tmp_path):
