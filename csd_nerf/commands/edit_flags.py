@@ -52,6 +52,14 @@ _SETTINGS = (
     "clamp",
     "percentile",
     "precision",
+    "channels",
+    "style",
+    "mapping_layers",
+    "r1",
+    "path_weight",
+    "objects",
+    "colours",
+    "backgrounds",
 )
 
 
@@ -68,6 +76,12 @@ def own_flags() -> Iterator[None]:
         if message == str(error):
             raise
         raise ValueError(message) from error
+
+
+def check_seed(seed: int) -> None:
+    """Raise `ValueError` for one that is no seed of torch's."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"--seed {seed}: give 0 or more, and less than 2^63")
 
 
 def check_together(settings: "EditSettings", parts: int, preview: int | None) -> None:
@@ -123,8 +137,7 @@ class PriorFlags:
 
     def check_seed(self) -> None:
         """Raise `ValueError` for one that is no seed of torch's."""
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"--seed {self.seed}: give 0 or more, and less than 2^63")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from csd_nerf.commands.edit_flags import own_flags
+from csd_nerf.commands.edit_flags import check_seed, own_flags
 from csd_nerf.commands.sitting import conclude, finishing, say, sitting
 from csd_nerf.commands.stylegan.generators import check_other_file, generator_path, open_generator
 from csd_nerf.durations import duration
@@ -102,8 +102,7 @@ class Adapt:
         check_other_file(generator_path(self.input), self.output)
         if not self.prompt.strip():
             raise ValueError('--prompt is empty: say what the pictures should show, such as --prompt "a blue mushroom"')
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        check_seed(self.seed)
         if not math.isfinite(self.truncation):
             raise ValueError(f"--truncation {self.truncation}: give a number, such as 0.7")
         settings = self._settings()

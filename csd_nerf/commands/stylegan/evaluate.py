@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 
 from csd_nerf.commands.devices import chosen_device
+from csd_nerf.commands.edit_flags import check_seed
 from csd_nerf.commands.sitting import progress, say
 from csd_nerf.commands.stylegan.generators import open_generator
 
@@ -97,8 +98,7 @@ class Evaluate:
         for flag, value in (("--samples", self.samples), ("--pairs-of", self.pairs_of)):
             if value < 2:
                 raise ValueError(f"{flag} {value}: give at least 2")
-        if self.seed < 0:
-            raise ValueError(f"--seed {self.seed}: give 0 or more")
+        check_seed(self.seed)
         if not math.isfinite(self.truncation):
             raise ValueError(f"--truncation {self.truncation}: give a number, such as 0.7")
         for flag, folder in (("--save", self.save), ("--json", self.json and self.json.parent)):

@@ -1,5 +1,6 @@
 """`csd stylegan train-toy`: a small StyleGAN2 from pictures of the toy world."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from csd_nerf.commands.devices import chosen_device
-from csd_nerf.commands.sitting import conclude, keep, progress, say, sitting
+from csd_nerf.commands.edit_flags import check_seed, own_flags
+from csd_nerf.commands.sitting import conclude, finishing, keep, progress, say, sitting
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +25,9 @@ _SHOWN = 40
 class TrainToy:
     """Train a small StyleGAN2 on procedural pictures of one kind of thing: 64 pixels, an hour or two of one core.
 
-    Ctrl-C writes the generator as it is; the same command with --resume goes on from there, with more --steps too. So
-    that it can, OUT.resume stays beside a complete OUT, and is never overwritten without --resume.
+    Ctrl-C writes the generator as it is; the same command with --resume goes on from there, with more --steps too (the
+    learning rate, which falls over the last 15 % of the steps, then rises again). So that it can, OUT.resume stays
+    beside a complete OUT, and is never overwritten without --resume.
     """
 
     output: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
@@ -64,28 +67,21 @@ class TrainToy:
 
     def run(self) -> int:
         """Train and write; status 130 if it was stopped."""
-        from csd_nerf.distill import NonFiniteError
-        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
-        from csd_nerf.images.stylegan.files import check_output
-        from csd_nerf.toyworld.portraits import Portraits
+        with own_flags():
+            return self._run()
 
-        check_output(self.output)
-        portraits = Portraits(self.objects, self.colours, self.backgrounds, 4 * 2 ** (len(self.channels) - 1))
-        for flag, value in (("--pictures", self.pictures), ("--steps", self.steps), ("--batch-size", self.batch_size)):
-            if value < 1:
-                raise ValueError(f"{flag} {value}: give at least 1")
-        if not self.resume and checkpoint_path(self.output).is_file():
-            raise ValueError(
-                f"{checkpoint_path(self.output)} is the state of an earlier training, which would be lost: give "
-                "--resume to go on from it, name another OUT, or remove it to start anew"
-            )
+    def _run(self) -> int:
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.stylegan.training import DivergedError
+
+        portraits = self._check()
         training, asked = self._training(), self._asked()
         before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
         if before is not None:
             training.load_state_dict(before.networks)
         data = self._pictures(portraits)
         say(f"{len(data)} pictures of {portraits.size} x {portraits.size} pixels, step {training.step} of {self.steps}")
-        failure = None
+        first, failure = training.step, None
         with sitting(self.output, asked, training.step, "Training") as hooks:
 
             def on_step(record: "TrainingRecord") -> None:
@@ -96,19 +92,46 @@ class TrainToy:
 
             try:
                 training.run(data, on_step, hooks.should_stop)
-            except NonFiniteError as error:
+            except DivergedError as error:
                 failure = error
-        complete = training.step >= self.steps and failure is None
+        if failure is not None and training.step == first:
+            raise failure
         state = self._state(training)
         # What is complete keeps its state as well: more steps may be asked for.
         if failure is None:
             keep(self.output, asked, state)
-        self._write(training)
-        if complete:
+        try:
+            with finishing(self.output, asked):
+                self._write(training)
+        except ValueError as error:
+            raise ValueError(f"{failure}. Nor was what was reached written: {error}" if failure else error) from error
+        if failure is None and training.step >= self.steps:
             self._drawn().unlink(missing_ok=True)
             say(f"{self.output}: complete; {checkpoint_path(self.output)} is for --resume with more --steps")
             return 0
         return conclude(self.output, asked, state, self.steps, False, failure)
+
+    def _check(self) -> "Portraits":
+        """What can be said before anything is drawn; what is to be drawn."""
+        from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.stylegan.files import check_output
+        from csd_nerf.toyworld.portraits import Portraits
+
+        check_output(self.output)
+        check_seed(self.seed)
+        if self.pictures < 1:
+            raise ValueError(f"--pictures {self.pictures}: give at least 1")
+        if self.workers < 0:
+            raise ValueError(f"--workers {self.workers}: give 0, for no process beside this one, or more")
+        kept = checkpoint_path(self.output)
+        if self.resume and not kept.is_file():
+            load_checkpoint(kept, {})  # which says what is wrong
+        if not self.resume and kept.is_file():
+            raise ValueError(
+                f"{kept} is the state of an earlier training, which would be lost: give --resume to go on from it, "
+                "name another OUT, or remove it to start anew"
+            )
+        return Portraits(self.objects, self.colours, self.backgrounds, 4 * 2 ** max(0, len(self.channels) - 1))
 
     def _training(self) -> "Training":
         import torch
@@ -137,7 +160,7 @@ class TrainToy:
 
     def _pictures(self, portraits: "Portraits") -> "Tensor":
         """The training pictures: drawn, or those of an earlier sitting."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
         from safetensors.torch import save_file
 
         from csd_nerf.toyworld.portraits import draw_portraits
@@ -145,7 +168,7 @@ class TrainToy:
 
         path, facts = self._drawn(), {"what": f"{portraits}, {self.pictures}"}
         if path.is_file():
-            with safe_open(str(path), "pt") as stored:
+            with suppress(SafetensorError), safe_open(str(path), "pt") as stored:  # what is damaged is drawn anew
                 if stored.metadata() == facts:
                     return stored.get_tensor("pictures")
         with progress("Drawing") as update:

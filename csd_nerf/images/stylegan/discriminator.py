@@ -1,6 +1,7 @@
 """The discriminator of StyleGAN2: residual blocks down to 4 x 4 pixels, and the spread within the batch."""
 
 import math
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -12,7 +13,10 @@ _GROUP = 4
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, the second at half the resolution, and a 1 x 1 shortcut; their sum over sqrt(2)."""
+    """Two convolutions, the second at half the resolution, and a 1 x 1 shortcut; their sum over sqrt(2).
+
+    Unlike StyleGAN2's, the shortcut has a bias that is trained.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         """From `inputs` to `outputs` features."""
@@ -20,7 +24,6 @@ class ResidualBlock(nn.Module):
         self.first = EqualConv(inputs, inputs, 3)
         self.second = EqualConv(inputs, outputs, 3, down=True)
         self.shortcut = EqualConv(inputs, outputs, 1, down=True, activate=False)
-        self.shortcut.bias.requires_grad_(False)  # StyleGAN2's has none
 
     def forward(self, x: Float[Tensor, "n i h w"]) -> Float[Tensor, "n o H W"]:
         """Apply it."""
@@ -33,9 +36,9 @@ class Discriminator(nn.Module):
     def __init__(self, channels: tuple[int, ...]) -> None:
         """`channels` at 4 x 4, 8 x 8, ... pixels, as those of a generator."""
         super().__init__()
-        *blocks, last = reversed(channels)
+        last = channels[0]
         self.from_rgb = EqualConv(3, channels[-1], 1)
-        self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in zip([*blocks], [*blocks[1:], last], strict=True)))
+        self.blocks = nn.Sequential(*(ResidualBlock(a, b) for a, b in pairwise(reversed(channels))))
         self.final = EqualConv(last + 1, last, 3)
         self.dense = EqualLinear(last * 16, last, activate=True)
         self.logit = EqualLinear(last, 1)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from csd_nerf.images.picture_files import check_place
 from csd_nerf.images.stylegan.generator import Generator
 from csd_nerf.images.stylegan.layouts import CheckpointError, Layout, read_generator, write_generator
 from csd_nerf.whole_files import write_atomically
@@ -32,21 +33,34 @@ def load_generator(path: Path) -> Generator:
 
 
 def save_generator(path: Path, generator: Generator, layout: Layout, *, half: bool = False) -> None:
-    """Write safetensors, whole or not at all; `half` stores float16. Raises `CheckpointError` for other suffixes."""
+    """Write safetensors, whole or not at all; `half` stores float16.
+
+    Raises `CheckpointError` for other suffixes, and for weights that float16 does not hold.
+    """
     from safetensors.torch import save_file
 
     check_output(path)
     weights = write_generator(generator, layout)
     if half:
         weights = {name: value.half() for name, value in weights.items()}
+        too_large = next((name for name, value in weights.items() if not value.isfinite().all()), None)
+        if too_large is not None:
+            raise CheckpointError(
+                f"{path}: {too_large} has values above 65504, which float16 does not hold: store float32"
+            )
     facts = {"format": "pt", "layout": layout, "architecture": "StyleGAN2 generator"}
     write_atomically(path, lambda temporary: save_file(weights, str(temporary), metadata=facts))
 
 
 def check_output(path: Path) -> None:
-    """Raise `CheckpointError` unless it can be written as safetensors."""
+    """Raise `CheckpointError` unless safetensors can be written there, and `ValueError` as `check_place`."""
     if path.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path}: generators are written as safetensors; name it {path.stem}.safetensors")
+        raise CheckpointError(
+            f"{path}: generators are written as safetensors; name it {path.stem or 'generator'}.safetensors"
+        )
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder: give the name of a file")
+    check_place(path)
 
 
 def read_tensors(path: Path) -> dict[str, Any]:

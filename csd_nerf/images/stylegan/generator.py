@@ -29,6 +29,15 @@ class GeneratorShape:
     """Length of z and of w."""
     mapping_layers: int = 8
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError`, naming the field, for what has no weights."""
+        if not self.channels or min(self.channels) < 1:
+            said = " ".join(map(str, self.channels)) or "nothing"
+            raise ValueError(f"channels={said}: give one number of features, 1 or more, for each resolution")
+        for name in ("style", "mapping_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
+
     @property
     def size(self) -> int:
         """Pixels along a side."""

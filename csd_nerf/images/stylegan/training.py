@@ -23,7 +23,6 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor, nn
 
-from csd_nerf.distill import NonFiniteError
 from csd_nerf.images.stylegan.augmentation import AdaptiveProbability, augmented
 from csd_nerf.images.stylegan.discriminator import Discriminator
 from csd_nerf.images.stylegan.generator import Generator, GeneratorShape
@@ -57,10 +56,25 @@ class TrainingSettings:
     bfloat16: bool = False
     """Whether convolutions are computed in bfloat16; weights stay in float32."""
 
+    def __post_init__(self) -> None:
+        """Raise `ValueError`, naming the field and the remedy, for values that cannot work."""
+        for name in ("steps", "batch_size", "r1_every", "path_every", "average_images"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: give at least 1")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"lr={self.lr}: give a positive learning rate")
+        for name in ("r1", "path_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: give a finite weight, 0 or more")
+
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""
         left = (self.steps - step) / (_FALLING * self.steps)
         return self.lr * max(_LOWEST, min(1.0, left))
+
+
+class DivergedError(FloatingPointError):
+    """A loss or its gradient is not finite any more. The step was not made: weights and their average are finite."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +145,9 @@ class Training:
         on_step: Callable[[TrainingRecord], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Make the steps that are left. Raises `NonFiniteError` when a loss is none any more."""
+        """Make the steps that are left. Raises `DivergedError` for a step that cannot be made."""
         while self.step < self.settings.steps and not (should_stop is not None and should_stop()):
             record = self._step(data)
-            if not math.isfinite(record.generator + record.discriminator):
-                raise NonFiniteError("the loss of the adversarial training", None, 0, self.step)
             if on_step is not None:
                 on_step(record)
 
@@ -170,7 +182,7 @@ class Training:
         return TrainingRecord(self.step, generator_loss, discriminator_loss, certainty, self.probability.p)
 
     def _descend(self, which: int, loss_of: Callable[[], Tensor]) -> float:
-        """One step of the generator (0) or the discriminator (1)."""
+        """One step of the generator (0) or the discriminator (1). Raises `DivergedError` before a step into nowhere."""
         networks: tuple[nn.Module, nn.Module] = (self.generator, self.discriminator)
         networks[1 - which].requires_grad_(False)
         networks[which].requires_grad_(True)
@@ -180,6 +192,14 @@ class Training:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
             loss = loss_of()
         loss.backward()
+        gradients = [weight.grad for weight in networks[which].parameters() if weight.grad is not None]
+        finite = torch.stack([torch.isfinite(values).all() for values in [loss.detach(), *gradients]])
+        if not finite.all():
+            name = ("generator", "discriminator")[which]
+            raise DivergedError(
+                f"the training of the {name} diverged at step {self.step} (its loss or gradient is not finite): take a "
+                "lower learning rate, or float32 if it was bfloat16"
+            )
         self.optimizers[which].step()
         return float(loss.detach())
 

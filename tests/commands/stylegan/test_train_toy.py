@@ -2,30 +2,23 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
 from csd_nerf.commands.stylegan.evaluate import Evaluate
 from csd_nerf.commands.stylegan.train_toy import TrainToy
+from csd_nerf.images.stylegan.training import Training
 from tests.commands.stylegan.generators import stop_any, weights
+
+SMALL = ["--channels", "4", "4", "--style", "5", "--pictures", "6", "--batch-size", "2", "--workers", "0"]
+SMALL += ["--backgrounds", "studio"]
 
 
 def test_the_toy_is_trained_stopped_and_trained_on(tmp_path: Path, monkeypatch, capsys) -> None:
-    small = ["--channels", "4", "4", "--style", "5", "--pictures", "6", "--batch-size", "2", "--workers", "0"]
-
     def run(name: str, steps: int, *more: str) -> int:
-        command = [
-            "stylegan",
-            "train-toy",
-            str(tmp_path / name),
-            *small,
-            "--steps",
-            str(steps),
-            "--backgrounds",
-            "studio",
-        ]
-        return main([*command, *more])
+        return main(["stylegan", "train-toy", str(tmp_path / name), *SMALL, "--steps", str(steps), *more])
 
     assert run("whole.safetensors", 4) == 0
     with monkeypatch.context() as patched:
@@ -52,3 +45,48 @@ def test_all_devices_are_chosen_alike(tmp_path: Path, capsys) -> None:
     assert main(command) == 2
     assert "--device nonsense is no device" in " ".join(capsys.readouterr().err.split())
     assert Evaluate("toy").device == TrainToy(tmp_path).device == "auto"
+
+
+def test_a_training_that_diverges_leaves_a_generator_that_can_be_read(tmp_path: Path, monkeypatch, capsys) -> None:
+    """What it overwrites is replaced by finite weights, or kept where no step was made."""
+    output, generated, calls = tmp_path / "a.safetensors", Training._generated, iter(range(100))
+
+    def broken_later(training: Training) -> torch.Tensor:
+        return generated(training) * (float("nan") if next(calls) >= 4 else 1.0)
+
+    monkeypatch.setattr(Training, "_generated", broken_later)  # two pictures a step: of the generator, of its critic
+    assert main(["stylegan", "train-toy", str(output), *SMALL, "--steps", "5"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "the training of the generator diverged at step 2" in said and "a.safetensors has what was reached" in said
+    before = weights(output)
+    assert main(["stylegan", "train-toy", str(output), *SMALL, "--steps", "5"]) == 2
+    assert "diverged at step 0" in " ".join(capsys.readouterr().err.split())
+    assert all(torch.equal(value, before[name]) for name, value in weights(output).items())
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--lr", "nan"], "--lr nan: give a positive learning rate"),
+        (["--r1", "-1"], "--r1 -1.0: give a finite weight"),
+        (["--path-weight", "nan"], "--path-weight nan: give a finite weight"),
+        (["--batch-size", "0"], "--batch-size 0: give at least 1"),
+        (["--channels", "0", "4"], "--channels 0 4: give one number of features"),
+        (["--mapping-layers", "0"], "--mapping-layers 0: give at least 1"),
+        (["--style", "0"], "--style 0: give at least 1"),
+        (["--pictures", "0"], "--pictures 0: give at least 1"),
+        (["--workers", "-1"], "--workers -1: give 0"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--colours", "mauve"], "--colours mauve: choose from red"),
+        (["--resume"], "--resume: there is no"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_before_pictures_are_drawn(tmp_path: Path, capsys, flags, said: str) -> None:
+    assert main(["stylegan", "train-toy", str(tmp_path / "a.safetensors"), *SMALL, "--steps", "2", *flags]) == 2
+    text = " ".join(capsys.readouterr().err.split())
+    assert said in text and "=" not in text and not list(tmp_path.iterdir())
+
+
+def test_damaged_pictures_of_an_earlier_sitting_are_drawn_anew(tmp_path: Path) -> None:
+    (tmp_path / "a.pictures.safetensors").write_text("no safetensors")
+    assert main(["stylegan", "train-toy", str(tmp_path / "a.safetensors"), *SMALL, "--steps", "1"]) == 0

@@ -70,6 +70,14 @@ def test_half_precision_halves_the_file(tmp_path: Path) -> None:
     torch.testing.assert_close(found.constant, generator.constant, rtol=1e-3, atol=1e-3)
 
 
+def test_weights_that_float16_does_not_hold_are_not_written_in_it(tmp_path: Path) -> None:
+    weights = formats.rosinality()
+    weights["conv1.activate.bias"] *= 1e6
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: conv1\.activate\.bias has values above 65504"):
+        save_generator(tmp_path / "a.safetensors", read_generator(weights, "a"), "rosinality", half=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_pickles_are_refused_and_the_converter_named(tmp_path: Path) -> None:
     EXECUTED.clear()
     (tmp_path / "ffhq.pkl").write_bytes(pickle.dumps({"G_ema": Spy()}))

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from csd_nerf.distill import NonFiniteError
 from csd_nerf.images.stylegan.augmentation import AdaptiveProbability, augmented
 from csd_nerf.images.stylegan.generator import GeneratorShape
-from csd_nerf.images.stylegan.training import Training, TrainingSettings
+from csd_nerf.images.stylegan.training import DivergedError, Training, TrainingSettings
 
 SHAPE = GeneratorShape((4, 4), style=5, mapping_layers=1)
 CPU = torch.device("cpu")
@@ -85,11 +84,21 @@ def test_it_learns_the_colour_of_its_pictures() -> None:
     torch.testing.assert_close(found, torch.tensor([230.0, 120.0, 20.0]), rtol=0, atol=30)
 
 
-def test_a_loss_that_is_none_ends_it_by_step() -> None:
-    work = training(3)
+def test_a_step_that_is_not_finite_is_not_made() -> None:
+    work = training(4)
+    work.run(data(), should_stop=lambda: work.step == 1)
     work.discriminator.logit.bias.data.fill_(math.nan)
-    with pytest.raises(NonFiniteError, match="adversarial training is not finite at step"):
+    before = {name: value.clone() for name, value in work.average.state_dict().items()}
+    with pytest.raises(DivergedError, match="the training of the generator diverged at step 1"):
         work.run(data())
+    assert work.step == 1 and all(p.isfinite().all() for p in work.generator.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in work.average.state_dict().items())
+
+
+def test_a_generator_of_one_resolution_is_trained() -> None:
+    work = Training(GeneratorShape((4,), style=5, mapping_layers=1), TrainingSettings(steps=1, batch_size=2), 0, CPU)
+    work.run(data()[..., ::2, ::2])
+    assert work.finished(16).shape.size == 4
 
 
 def test_the_average_forgets_half_in_its_half_life() -> None:
