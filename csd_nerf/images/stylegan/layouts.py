@@ -70,11 +70,14 @@ def layout_of(keys: Mapping[str, Tensor], source: str) -> Layout:
 def read_generator(weights: Mapping[str, Tensor], source: str) -> Generator:
     """The generator of a flat state dict, without gradients; `latent_avg` beside rosinality's keys is taken.
 
-    Where the mean of w is missing it is measured. Raises `CheckpointError` that names missing, unknown and wrong keys.
+    Where the mean of w is missing it is measured, and noise that is missing is drawn: both always the same. Raises
+    `CheckpointError` that names missing, unknown and wrong keys.
     """
     layout = layout_of(weights, source)
     shape = _shape(weights, layout, source)
-    generator = Generator(shape).requires_grad_(False)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        generator = Generator(shape).requires_grad_(False)
     entries = list(_entries(layout, shape))
     own = generator.state_dict()
     missing = [entry.theirs for entry in entries if entry.theirs not in weights and not _optional(entry)]
@@ -166,10 +169,16 @@ def _affine(own: str, theirs: str) -> Iterator[_Entry]:
 def _shape(weights: Mapping[str, Tensor], layout: Layout, source: str) -> GeneratorShape:
     """What the keys and the shapes of the first layers say."""
 
-    def needed(key: str) -> Tensor:
+    def needed(key: str, dimensions: int) -> torch.Size:
         if key not in weights:
             raise CheckpointError(f"{source} ({layout} layout) lacks {key!r}")
-        return weights[key]
+        found = weights[key].shape
+        if len(found) != dimensions or 0 in found:
+            raise CheckpointError(
+                f"{source} ({layout} layout): {key} has the shape {tuple(found)}, where {dimensions} dimensions, none of "
+                "them empty, are needed"
+            )
+        return found
 
     def count(name: Callable[[int], str]) -> int:
         number = 0
@@ -180,22 +189,21 @@ def _shape(weights: Mapping[str, Tensor], layout: Layout, source: str) -> Genera
     if layout == "rosinality":
         mapping = count(lambda i: f"style.{i + 1}.weight")
         levels = 1 + count(lambda i: f"to_rgbs.{i}.conv.weight")
-        first = needed("style.1.weight")
-        firsts = [needed("input.input").reshape(-1, 4, 4)]
-        others = [needed(f"convs.{2 * i + 1}.conv.weight")[0] for i in range(levels - 1)]
+        first = needed("style.1.weight", 2)
+        channels = [needed("input.input", 4)[1]]
+        channels += [needed(f"convs.{2 * i + 1}.conv.weight", 5)[1] for i in range(levels - 1)]
     else:
         mapping = count(lambda i: f"mapping.fc{i}.weight")
         levels = count(lambda i: f"synthesis.b{4 * 2**i}.torgb.weight")
-        first = needed("mapping.fc0.weight")
-        firsts = [needed("synthesis.b4.const")]
-        others = [needed(f"synthesis.b{8 * 2**i}.conv1.weight") for i in range(levels - 1)]
-    if first.shape[0] != first.shape[1]:
+        first = needed("mapping.fc0.weight", 2)
+        channels = [needed("synthesis.b4.const", 3)[0]]
+        channels += [needed(f"synthesis.b{8 * 2**i}.conv1.weight", 4)[0] for i in range(levels - 1)]
+    if first[0] != first[1]:
         raise CheckpointError(
-            f"{source} ({layout} layout): its mapping takes {first.shape[1]} numbers and gives {first.shape[0]}: "
-            "generators of classes, and those whose z and w differ in length, are not supported"
+            f"{source} ({layout} layout): its mapping takes {first[1]} numbers and gives {first[0]}: generators of "
+            "classes, and those whose z and w differ in length, are not supported"
         )
-    channels = tuple(len(weight) for weight in [*firsts, *others])
-    return GeneratorShape(channels, style=first.shape[0], mapping_layers=mapping)
+    return GeneratorShape(tuple(channels), style=first[0], mapping_layers=mapping)
 
 
 def _filters(layout: Layout, shape: GeneratorShape) -> dict[str, Tensor]:

@@ -58,6 +58,11 @@ def test_a_missing_mean_is_measured_and_missing_noise_drawn(layout: str) -> None
     generator = read_generator(some, "a")
     z = torch.randn(20_000, formats.STYLE, generator=torch.Generator().manual_seed(1))
     torch.testing.assert_close(generator.mean_w, generator.mapping(z).mean(dim=0), rtol=0, atol=0.05)
+    # The same whenever it is read: a state to --resume from knows its generator by its weights.
+    state = torch.get_rng_state()
+    again = read_generator(some, "a").state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in generator.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are left alone"
 
 
 def without(layout: str, drop: str) -> dict[str, torch.Tensor]:
@@ -85,6 +90,11 @@ def changed(layout: str, name: str, value: torch.Tensor) -> dict[str, torch.Tens
         (changed("rosinality", "to_rgb1.bias", torch.full((1, 3, 1, 1), torch.nan)), "to_rgb1.bias.*not finite"),
         (changed("rosinality", "convs.0.conv.blur.kernel", torch.ones(4, 4)), "blur.kernel is another filter"),
         (changed("nvidia", "mapping.fc0.weight", torch.ones(7, 12)), "takes 12 numbers and gives 7"),
+        (changed("nvidia", "mapping.fc0.weight", torch.ones(7)), r"mapping.fc0.weight has the shape \(7,\), where 2"),
+        (changed("nvidia", "synthesis.b4.const", torch.ones(())), r"b4.const has the shape \(\), where 3 dimensions"),
+        (changed("rosinality", "input.input", torch.ones(3)), r"input.input has the shape \(3,\), where 4 dimensions"),
+        (changed("rosinality", "input.input", torch.ones(1, 0, 4, 4)), r"input.input has the shape \(1, 0, 4, 4\)"),
+        (changed("rosinality", "convs.1.conv.weight", torch.ones(())), r"convs.1.conv.weight has the shape \(\), where 5"),
         (
             {"synthesis.L0_36_512.weight": torch.ones(1)},
             "no layout that is known.*synthesis.L0_36_512.weight.*StyleGAN3",
