@@ -94,6 +94,8 @@ class Adapt:
             return self._run()
 
     def _run(self) -> int:
+        import torch
+
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
         from csd_nerf.images.stylegan.adaptation import REGULARISED_EVERY, adapt
         from csd_nerf.images.stylegan.files import check_output
@@ -108,10 +110,11 @@ class Adapt:
         settings = self._settings()
         if self.resume and not checkpoint_path(self.output).is_file():
             load_checkpoint(checkpoint_path(self.output), {})  # which says what is wrong
-        prior = self._prior()
-        source = open_generator(self.input, prior.device)
+        source = open_generator(self.input, torch.device("cpu"))
         asked = self._asked(source, settings)
         before = load_checkpoint(checkpoint_path(self.output), asked) if self.resume else None
+        prior = self._prior()  # the last, since it takes the longest, and a download at first
+        source = source.to(prior.device)
         rate = self.lr * REGULARISED_EVERY / (REGULARISED_EVERY + 1)
         say(
             f"{source.shape.size} x {source.shape.size} pixels, {settings.samples} samples in each of {settings.steps} "

@@ -175,8 +175,8 @@ def _shape(weights: Mapping[str, Tensor], layout: Layout, source: str) -> Genera
         found = weights[key].shape
         if len(found) != dimensions or 0 in found:
             raise CheckpointError(
-                f"{source} ({layout} layout): {key} has the shape {tuple(found)}, where {dimensions} dimensions, none of "
-                "them empty, are needed"
+                f"{source} ({layout} layout): {key} has the shape {tuple(found)}, where {dimensions} dimensions, none "
+                "of them empty, are needed"
             )
         return found
 

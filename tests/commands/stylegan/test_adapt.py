@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from csd_nerf import priors
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
+from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
 from tests.commands.stylegan.generators import ADAPT, stop_any, weights
 
 
@@ -62,6 +64,26 @@ def test_what_cannot_work_is_said_at_once(small: Path, tmp_path: Path, capsys) -
     assert "--resume: there is no" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_everything_else_is_checked_before_the_prior_is_loaded(
+    small: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    def run(source: Path, output: Path, *more: str) -> str:
+        assert main(["stylegan", "adapt", str(source), str(output), *ADAPT, *more]) == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    output = tmp_path / "a.safetensors"
+    state = Checkpoint(1, torch.empty(0), torch.Generator().get_state())
+    save_checkpoint(checkpoint_path(output), state, {"guidance_scale": 7.5})
+    monkeypatch.setattr(priors, "load_prior", None)
+    torch.save({"g_ema": {"what": torch.ones(1)}}, tmp_path / "unknown.pt")
+    assert "there is no file" in run(tmp_path / "none.pt", output)
+    assert "It has what" in run(tmp_path / "unknown.pt", output)
+    assert "--guidance 7.5 (now 3.0)" in run(small, output, "--resume", "--guidance", "3")
+    (tmp_path / "folder.safetensors").mkdir()
+    assert "folder.safetensors is a folder: give the name of a file" in run(small, tmp_path / "folder.safetensors")
+    assert "is not a folder: give another place" in run(small, small / "a.safetensors")
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
@@ -79,6 +101,7 @@ def test_what_cannot_work_is_said_at_once(small: Path, tmp_path: Path, capsys) -
         (["--guidance", "-1"], "--guidance -1.0: give 0 or more"),
         (["--t-min", "0.9"], "--t-min 0.9, --t-max 0.8: give two"),
         (["--seed", "-1"], "--seed -1: give 0 or more"),
+        (["--seed", str(2**63)], f"--seed {2**63}: give 0 or more, and less than 2^63"),
         (["--truncation", "nan"], "--truncation nan: give a number"),
     ],
 )

@@ -17,12 +17,14 @@ from csd_nerf.distill import (
     latent_score_distiller,
 )
 from csd_nerf.images.running import Hooks
+from csd_nerf.images.stylegan import adaptation
 from csd_nerf.images.stylegan.adaptation import adapt
 from csd_nerf.images.stylegan.bounds import GuidedLosses, clip_at_percentile
 from csd_nerf.images.stylegan.generated import GeneratedLatents, trained_parameters
 from csd_nerf.images.stylegan.generator import Generator, GeneratorShape
 from csd_nerf.images.stylegan.settings import AdaptSettings
 from csd_nerf.priors import LatentDiffusionPrior, load_prior
+from csd_nerf.priors.decoder_features import decoder_of
 from tests.tiny_prior import make_tiny_prior
 
 PROMPT = "make the cube blue"
@@ -94,6 +96,25 @@ def test_particles_listen_to_each_other_under_the_rbf_kernel(prior: LatentDiffus
     name = "convs.1.conv.weight"
     assert not torch.equal(alone.generator.state_dict()[name], together.generator.state_dict()[name])
     torch.testing.assert_close(one.generator.state_dict()[name], same.generator.state_dict()[name])
+
+
+def test_features_of_large_pictures_are_matched_one_by_one(prior: LatentDiffusionPrior, monkeypatch) -> None:
+    """Activations of a decoder at 512 pixels, of each picture twice, would fill a GPU."""
+    seen: list[int] = []
+
+    def counted(prior: LatentDiffusionPrior):
+        decoder = decoder_of(prior)
+        return lambda latents: seen.append(len(latents)) or decoder(latents)
+
+    monkeypatch.setattr(adaptation, "decoder_of", counted)
+    options = settings(fm=1.0, steps=1, samples=3)
+    whole = adapt(generator(), prior, PROMPT, options).steps[0].losses
+    monkeypatch.setattr(adaptation, "_DECODED_PIXELS", prior.size**2)
+    parts = adapt(generator(), prior, PROMPT, options).steps[0].losses
+    assert seen == [6, 2, 2, 2]
+    assert whole.feature_matching is not None and parts.feature_matching is not None
+    for name, value in vars(whole.feature_matching).items():
+        assert getattr(parts.feature_matching, name) == pytest.approx(value, rel=1e-4)
 
 
 def test_each_pictures_gradient_is_clipped_at_its_own_percentile() -> None:
