@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Evaluate:
     """Measure a generator: LPIPS diversity of all pairs; with --prompt the CLIP score; with --references FID.
 
-    What cannot be measured, since a network's weights cannot be had, is listed with its reason. Pictures are made and
-    measured in parts; those of --pairs-of are kept in memory.
+    What cannot be measured, such as where a network's weights cannot be had, is listed with its reason. Pictures are
+    made and measured in parts; those of --pairs-of are kept in memory.
     """
 
     input: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
@@ -59,7 +59,7 @@ class Evaluate:
     json: Path | None = None
     """File for the scores."""
     save: Path | None = None
-    """Folder for the pictures, as PNGs."""
+    """New folder for the pictures, as PNGs."""
 
     def run(self) -> int:
         """Measure and print."""
@@ -67,12 +67,13 @@ class Evaluate:
 
         from csd_nerf.commands.picture_sets import read_in_parts
         from csd_nerf.images.stylegan.showing import sampled
+        from csd_nerf.whole_files import write_text
 
         self._check()
         device = chosen_device(self.device)
         references = read_in_parts(self.references, "--references") if self.references else None
         generator = open_generator(self.input, torch.device(device))
-        measures, missing = self._measures(device, references)
+        measures, missing = self._measures(device, references, generator.shape.size)
         done = 0
         with progress("Pictures") as update:
             for images in sampled(generator, self.samples, self.seed, self.truncation):
@@ -89,8 +90,7 @@ class Evaluate:
             say(f"{name} was not measured: {reason}")
         if self.json is not None:
             found = {score.name: {"mean": score.mean, "note": score.note} for score in scores}
-            self.json.parent.mkdir(parents=True, exist_ok=True)
-            self.json.write_text(json.dumps({"scores": found, "missing": missing}, indent=1) + "\n")
+            write_text(self.json, json.dumps({"scores": found, "missing": missing}, indent=1) + "\n")
         return 0
 
     def _check(self) -> None:
@@ -107,14 +107,32 @@ class Evaluate:
                 raise ValueError(f"{flag}: {there} is a file, where a folder would have to be")
         if self.json is not None and self.json.is_dir():
             raise ValueError(f"--json {self.json} is a folder: give a file")
-        if self.clip_tag is not None and not self.prompt:
-            raise ValueError("--clip-tag has no effect without --prompt: add it, or leave the tag out")
+        if self.save is not None and next(self.save.glob("*.png"), None) is not None:
+            raise ValueError(
+                f"--save {self.save} holds pictures already, with which these would mix: give a new folder"
+            )
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        """Flags of the networks that measure: of none that is not asked for, and files that there are."""
+        default = {item.name: item.default for item in fields(self)}
+        for needed, names in (("prompt", ("clip", "clip_weights", "clip_tag")), ("references", ("inception",))):
+            given = [name for name in names if getattr(self, name) != default[name]]
+            if given and not getattr(self, needed):
+                flag = f"--{given[0].replace('_', '-')}"
+                raise ValueError(f"{flag} has no effect without --{needed}: add that, or leave {flag} out")
+        if self.inception is not None and not self.inception.is_file():
+            raise ValueError(f"--inception {self.inception} does not exist: give a TorchScript file of FID's network")
         if self.prompt:
             from csd_nerf.metrics.openclip import choose_weights
 
+            if not self.prompt.strip():
+                raise ValueError("--prompt is empty: say what the pictures should show, or leave it out")
             choose_weights(self.clip, self.clip_weights, self.clip_tag)
 
-    def _measures(self, device: str, references: "Iterator[Tensor] | None") -> "tuple[list[Measure], dict[str, str]]":
+    def _measures(
+        self, device: str, references: "Iterator[Tensor] | None", size: int
+    ) -> "tuple[list[Measure], dict[str, str]]":
         """What takes the pictures part by part, with what scores them then; and what cannot be had, with its reason."""
         from csd_nerf.metrics import InceptionDistance, TextSimilarity, load_inception
         from csd_nerf.metrics.openclip import OpenClip
@@ -125,12 +143,17 @@ class Evaluate:
 
         def of_inception() -> "Measure":
             assert references is not None
-            distance = InceptionDistance(load_inception(self.inception, device))
+            distance, count = InceptionDistance(load_inception(self.inception, device)), 0
             for part in references:
                 distance.add_references(part)
+                count += len(part)
+            if count < 2:
+                raise ValueError(
+                    f"--references {self.references} is one picture: FID compares two sets, give at least 2"
+                )
             return distance.add, distance.score
 
-        wanted: dict[str, Callable[[], Measure]] = {"LPIPS diversity": lambda: self._diversity(device)}
+        wanted: dict[str, Callable[[], Measure]] = {"LPIPS diversity": lambda: self._diversity(device, size)}
         if self.prompt:
             wanted["CLIP score"] = of_clip
         if references is not None:
@@ -143,11 +166,14 @@ class Evaluate:
                 missing[name] = str(error)
         return measures, missing
 
-    def _diversity(self, device: str) -> "Measure":
+    def _diversity(self, device: str, size: int) -> "Measure":
         import torch
 
         from csd_nerf.metrics import diversity, load_perceptual_distance
+        from csd_nerf.metrics.perceptual import SMALLEST_FOR_LPIPS
 
+        if size < SMALLEST_FOR_LPIPS:  # no reason to measure nothing else
+            raise OSError(f"it needs pictures of {SMALLEST_FOR_LPIPS} pixels a side, the generator's have {size}")
         distance = load_perceptual_distance(self.lpips, device)
         kept: list[Tensor] = []
 

@@ -11,7 +11,8 @@ from PIL import Image
 from csd_nerf.cli import main
 from csd_nerf.commands.picture_sets import read_pictures
 from csd_nerf.images.stylegan import showing
-from csd_nerf.images.stylegan.files import load_generator
+from csd_nerf.images.stylegan.files import load_generator, save_generator
+from csd_nerf.images.stylegan.generator import Generator, GeneratorShape
 from csd_nerf.images.stylegan.showing import sample
 from csd_nerf.metrics import diversity, fid, load_inception, load_perceptual_distance, text_similarity
 from csd_nerf.metrics.levels import unit
@@ -85,6 +86,13 @@ def test_parts_score_as_all_pictures_together_do(small: Path, tmp_path: Path) ->
         (["--truncation", "nan"], "--truncation nan: give a number"),
         (["--seed", "-1"], "--seed -1: give 0 or more"),
         (["--clip-tag", "openai"], "--clip-tag has no effect without --prompt"),
+        (["--clip", "ViT-L-14"], "--clip has no effect without --prompt: add that, or leave --clip out"),
+        (["--clip-weights", "taken"], "--clip-weights has no effect without --prompt"),
+        (["--inception", "taken"], "--inception has no effect without --references"),
+        (["--inception", "none.pt", "--references", "real"], "--inception none.pt does not exist"),
+        (["--inception", "net.pt", "--references", "real"], "--references real is one picture: FID compares two sets"),
+        (["--prompt", " "], "--prompt is empty"),
+        (["--save", "real"], "--save real holds pictures already, with which these would mix"),
         (
             ["--prompt", "a", "--clip-weights", "taken"],
             "--clip-weights taken: weights of ViT-B-32 differ in activation",
@@ -97,6 +105,22 @@ def test_what_cannot_be_evaluated_is_said_before_pictures_are_made(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(showing, "sampled", None)
     Path("taken").write_text("a file")
+    Path("real").mkdir()
+    Image.new("RGB", (32, 32)).save("real/0.png")
+    save_mean_colours(Path("net.pt"))
     assert main(["stylegan", "evaluate", str(small), "--samples", "4", *flags]) == 2
     assert said in " ".join(capsys.readouterr().err.split())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["small.safetensors", "taken"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.pt", "real", "small.safetensors", "taken"]
+
+
+def test_pictures_too_small_for_lpips_are_measured_otherwise(tmp_path: Path, capsys) -> None:
+    save_generator(tmp_path / "a.safetensors", Generator(GeneratorShape((4, 4), 5, 1)), "rosinality")
+    for i in range(2):
+        (tmp_path / "real").mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (90 * i, 0, 0)).save(tmp_path / "real" / f"{i}.png")
+    command = ["stylegan", "evaluate", str(tmp_path / "a.safetensors"), "--samples", "3", "--lpips", "st-lpips"]
+    command += ["--references", str(tmp_path / "real"), "--inception", str(save_mean_colours(tmp_path / "net.pt"))]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "FID: " in said.out
+    assert "LPIPS diversity was not measured: it needs pictures of 32" in " ".join(said.err.split())
