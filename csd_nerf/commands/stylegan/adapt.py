@@ -68,8 +68,9 @@ class Adapt:
     steps: int | None = None
     """Default: 2000, with the toy prior 150."""
     lr: float = 0.002
+    """Adam's learning rate, before it is multiplied by 4 / 5."""
     samples: int = 4
-    """Pictures in a step; they are the particles."""
+    """Pictures in a step; they are the particles. Fewer take less memory; StyleGANFusion has 1."""
     kernel: Literal["independent", "rbf"] = "independent"
     """rbf: samples of a step listen to each other and stay apart (CSD)."""
     noise: Literal["independent", "shared"] = "independent"
@@ -79,7 +80,7 @@ class Adapt:
     t_min: float = 0.01
     """Lowest noise level, a fraction of the schedule."""
     t_max: float | None = None
-    """Highest noise level; default: 0.5, with the toy prior 0.8."""
+    """Highest noise level; default: 0.5 (StyleGANFusion for faces; 0.3 for cats), with the toy prior 0.8."""
     truncation: float = 1.0
     """Of the pictures in grid and walk."""
     seed: int = 0
@@ -133,6 +134,8 @@ class Adapt:
                 hooks=hooks,
             )
         outcome = result.outcome
+        if outcome.failure is not None and outcome.checkpoint.step == (before.step if before else 0):
+            raise outcome.failure  # before a step was made: what lies at OUT is worth more than a copy of IN
         with finishing(self.output, asked):
             self._write(source, result)
         return conclude(self.output, asked, outcome.checkpoint, settings.steps, outcome.complete, outcome.failure)

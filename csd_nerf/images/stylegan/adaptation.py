@@ -17,6 +17,10 @@ of LDP Eq. 4 into them goes back through the frozen encoder E into theta. What S
 
 The mean of w is measured anew at the end only if the mapping network was trained.
 
+What this does otherwise: several pictures make a step (there one); the generator's own noise is drawn anew for each
+(there it is the checkpoint's, always the same, to which weights may fit themselves); pictures are smoothed before they
+are shrunk to the prior's size; and a mapping network that is trained makes its own w (there the source's makes both).
+
 What it has and this has not: the choice of the layers that train, anew in each step, by how far one step moves their w
 (`auto_layer_k`); guided scores that are brought to the norm of noise, in the loss or in the regulariser
 (`rescaleCFG_Noise`, `rescale_CFGDirectionNoise`); the regulariser that reconstructs the source, and that by LPIPS; and

@@ -3,7 +3,7 @@
 A pickle is a program that may name any function to call. NVIDIA's network files (.pkl) are pickles that carry the
 source code of their classes and run it when they are loaded; rosinality's training checkpoints (.pt) hold an
 `argparse.Namespace` beside the tensors. Here every name in a pickle is looked up in a table of harmless stand-ins:
-tensors and their storages, containers, numpy's arrays and numbers, and records that only keep the state that they are
+tensors and their storages, containers, numpy's single numbers, and records that only keep the state that they are
 given. Any other name ends the reading with an error. What the table holds is sealed: a pickle may give a state not only
 to what it made but to a name that it looked up, and so change a function for the whole process. The source code in
 NVIDIA's files is read as the text it is.

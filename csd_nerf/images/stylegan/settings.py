@@ -20,7 +20,7 @@ class AdaptSettings:
     lr: float = 0.002
     """Adam's, before it is multiplied by 4 / 5."""
     samples: int = 4
-    """Pictures in a step, the particles."""
+    """Pictures in a step, the particles; StyleGANFusion has one."""
     kernel: Literal["independent", "rbf"] = "independent"
     """Whether samples are each alone (SDS) or listen to each other (CSD Eq. 3)."""
     noise: Literal["independent", "shared"] = "independent"
@@ -29,6 +29,7 @@ class AdaptSettings:
     t_min: float = 0.01
     """Lowest noise level, a fraction of the schedule."""
     t_max: float = 0.5
+    """Highest noise level: 0.5 as in StyleGANFusion's scripts for faces; those for cats have 0.3."""
     directional: float = 0.0
     """Weight of the directional regulariser; 0 leaves it out."""
     clamp: float | None = 1.0
@@ -70,4 +71,4 @@ class AdaptSettings:
 TOY: Mapping[str, Any] = {"guidance_scale": 7.5, "t_max": 0.8, "steps": 150}
 """Settings for the toy prior, found by looking: more steps gather all pictures on one background."""
 TOY_LOSSES = LossWeights(feature_matching=0.01, kl=0.05)
-"""Lambdas for the toy prior: at the paper's 3 its decoder's features outweigh the score four hundred times."""
+"""Lambdas for the toy prior: at the paper's 3 its decoder's features outweigh the score four to seven hundred times."""

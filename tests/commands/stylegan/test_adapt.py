@@ -46,6 +46,14 @@ def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_pat
     assert not (tmp_path / "part.safetensors.resume").exists()
 
 
+def test_an_adaptation_that_fails_at_once_leaves_out_as_it_is(small: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "a.safetensors").write_text("an earlier one")
+    assert main(["stylegan", "adapt", str(small), str(tmp_path / "a.safetensors"), *ADAPT, "--guidance", "1e39"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "is not finite at step 0" in said and "what was reached" not in said
+    assert (tmp_path / "a.safetensors").read_text() == "an earlier one" and len(list(tmp_path.iterdir())) == 2
+
+
 def test_what_cannot_work_is_said_at_once(small: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "ffhq.pkl").write_bytes(pickle.dumps({"G_ema": 1}))
     cases = {
