@@ -1,6 +1,7 @@
 """`csd stylegan adapt` on small generators with the toy prior: what it writes, how it is stopped, what it refuses."""
 
 import pickle
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,18 @@ from csd_nerf import priors
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
 from csd_nerf.images.checkpoint import Checkpoint, checkpoint_path, save_checkpoint
-from tests.commands.stylegan.generators import ADAPT, stop_any, weights
+from tests.commands.stopping import stop_after
+from tests.commands.stylegan.generators import ADAPT, weights
 
 
-def test_adapting_writes_generator_grid_and_walk(small: Path, tmp_path: Path, capsys) -> None:
-    output = tmp_path / "new" / "blue.safetensors"
+def test_adapting_writes_generator_grid_and_walk(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    output, bars = tmp_path / "new" / "blue.safetensors", {}
+
+    @contextmanager
+    def bar(console: object, label: str, first: int = 0):
+        yield lambda done, total: bars.update({label: (done, total)})
+
+    monkeypatch.setattr(sitting, "steps_progress", bar)
     assert main(["stylegan", "adapt", str(small), str(output), *ADAPT]) == 0
     assert sorted(path.name for path in output.parent.iterdir()) == ["blue.mp4", "blue.png", "blue.safetensors"]
     before, after = weights(small), weights(output)
@@ -23,6 +31,7 @@ def test_adapting_writes_generator_grid_and_walk(small: Path, tmp_path: Path, ca
     said = capsys.readouterr().err.replace("\n", " ")
     assert "learning rate 0.002 x 4 / 5 = 0.0016" in said and "|grad FM| / |grad LSD|" in said
     assert "16 network samples" in said
+    assert bars == {"Adapting": (4, 4), "Walking": (288, 288)}
 
 
 def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -31,7 +40,7 @@ def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_pat
 
     assert run("whole.safetensors") == 0
     with monkeypatch.context() as patched:
-        patched.setattr(sitting, "steps_progress", stop_any(2))
+        patched.setattr(sitting, "steps_progress", stop_after(2, "Adapting"))
         assert run("part.safetensors") == 130
     assert "Stopped after step 2 of 4" in capsys.readouterr().err.replace("\n", " ")
     assert run("part.safetensors", "--resume", "--guidance", "3") == 2

@@ -10,7 +10,8 @@ from csd_nerf.commands import sitting
 from csd_nerf.commands.stylegan.evaluate import Evaluate
 from csd_nerf.commands.stylegan.train_toy import TrainToy
 from csd_nerf.images.stylegan.training import Training
-from tests.commands.stylegan.generators import stop_any, weights
+from tests.commands.stopping import stop_after
+from tests.commands.stylegan.generators import weights
 
 SMALL = ["--channels", "4", "4", "--style", "5", "--pictures", "6", "--batch-size", "2", "--workers", "0"]
 SMALL += ["--backgrounds", "studio"]
@@ -22,7 +23,7 @@ def test_the_toy_is_trained_stopped_and_trained_on(tmp_path: Path, monkeypatch, 
 
     assert run("whole.safetensors", 4) == 0
     with monkeypatch.context() as patched:
-        patched.setattr(sitting, "steps_progress", stop_any(2))
+        patched.setattr(sitting, "steps_progress", stop_after(2, "Training"))
         assert run("part.safetensors", 4) == 130
     assert (tmp_path / "part.pictures.safetensors").is_file() and (tmp_path / "part.png").is_file()
     assert run("part.safetensors", 4, "--resume", "--colours", "blue") == 2
