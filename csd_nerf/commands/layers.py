@@ -101,6 +101,7 @@ class Layers:
     def _check(self) -> Path:
         """What can be said before anything is read; the file of the composite."""
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.layers import layer_files
         from csd_nerf.images.picture_files import check_picture_output
 
         if not self.prompt.strip():
@@ -118,9 +119,13 @@ class Layers:
         if self.image_guidance is not None and self.editor not in ("csd-edit", "no-svgd"):
             raise ValueError(f"--image-guidance has no meaning for --editor {self.editor}: leave one of them out")
         composite = self.output / "composite.png"
-        check_picture_output(composite)
-        if self.input.exists() and composite.exists() and self.input.samefile(composite):
-            raise ValueError(f"OUT {self.output} holds IN as composite.png: give another folder")
+        for path in layer_files(self.output).values():
+            check_picture_output(path)
+            for name, read in (("IN", self.input), ("--mask", self.mask)):
+                if read is not None and read.exists() and path.exists() and read.samefile(path):
+                    raise ValueError(
+                        f"OUT {self.output} holds {name} as {path.name}, which would be lost: give another folder"
+                    )
         if self.resume and not checkpoint_path(composite).is_file():
             load_checkpoint(checkpoint_path(composite), {})  # which says what is wrong
         return composite

@@ -239,12 +239,17 @@ def check_layers(
     return worked
 
 
+def layer_files(folder: Path) -> dict[str, Path]:
+    """What `write_layers` writes: the files of composite, layer and alpha."""
+    return {name: folder / f"{name}.png" for name in ("composite", "layer", "alpha")}
+
+
 def write_layers(folder: Path, result: LayerResult, picture: Picture) -> list[Path]:
     """Write composite.png, layer.png (straight alpha) and alpha.png, with 16 bits if the picture had them.
 
     Where the picture itself is transparent, so is the composite: layer over picture, by Porter and Duff.
     """
-    files = {name: folder / f"{name}.png" for name in ("composite", "layer", "alpha")}
+    files = layer_files(folder)
     composite, opacity = result.composite, None
     if picture.alpha is not None:
         opacity = result.alpha + picture.alpha * (1 - result.alpha)

@@ -142,12 +142,26 @@ def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, argumen
         ("no.png", "out", "no.png"),
         ("in.png", "in.png", "is a file"),
         ("tiny.png", "out", "40 x 40 pixels, less than the 64 x 64"),
-        ("folder/composite.png", "folder", "holds IN"),
+        ("folder/composite.png", "folder", "holds IN as composite.png"),
+        ("folder/alpha.png", "folder", "holds IN as alpha.png"),
+        ("in.png", "taken", "layer.png is a folder"),
     ],
 )
 def test_files_that_cannot_be_read_or_written(tmp_path: Path, capsys, source: str, output: str, said: str) -> None:
     (tmp_path / "folder").mkdir()
+    (tmp_path / "taken" / "layer.png").mkdir(parents=True)
     for name, size in (("in.png", (90, 66)), ("tiny.png", (40, 40)), ("folder/composite.png", (90, 66))):
         picture(tmp_path / name, size)
+    picture(tmp_path / "folder" / "alpha.png")
     assert main(["layers", str(tmp_path / source), str(tmp_path / output), *TOY]) == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_mask_among_the_results_is_not_overwritten(tmp_path: Path, capsys) -> None:
+    """The opacity of an earlier run, retouched, is a natural mask; written over, it could not be resumed with."""
+    source = picture(tmp_path / "in.png")
+    (tmp_path / "out").mkdir()
+    mask = white_left(tmp_path / "out" / "alpha.png")
+    assert main(["layers", str(source), str(tmp_path / "out"), *TOY, "--mask", str(mask)]) == 2
+    assert "holds --mask as alpha.png" in capsys.readouterr().err.replace("\n", " ")
+    assert names(tmp_path / "out") == ["alpha.png"]
