@@ -157,7 +157,7 @@ class LayerResult:
     composite: Float[Tensor, "3 H W"]
     """The layer over the picture, I''."""
     losses: LossRecord | None
-    """What each loss did: means over the last tenth of the steps; None if none of them was made in this call."""
+    """What each loss did: means over the last tenth of the steps; None if none of them was made."""
     checkpoint: Checkpoint
     """Where it stands."""
     complete: bool = True

@@ -15,7 +15,6 @@ from csd_nerf.distill import (
     ImagePrior,
     LatentLosses,
     LatentStep,
-    LossRecord,
     NonFiniteError,
     Reached,
     Rendering,
@@ -23,16 +22,16 @@ from csd_nerf.distill import (
     UniformTimesteps,
     latent_score_distiller,
     make_edit_distiller,
-    mean_losses,
     optimize_parameters,
     resize,
     set_linear_rate,
 )
 from csd_nerf.images.checkpoint import Checkpoint
+from csd_nerf.images.last_tenth import LastTenth
 from csd_nerf.images.layers import LayerResult, LayerSettings, check_layers
 from csd_nerf.images.layers_network import SkipNetwork
 from csd_nerf.images.running import Hooks, run_steps
-from csd_nerf.images.synthesis_run import MEAN_OVER, with_kernel
+from csd_nerf.images.synthesis_run import with_kernel
 from csd_nerf.priors.autoencoder import Autoencoder
 from csd_nerf.priors.decoder_features import decoder_of
 
@@ -109,7 +108,7 @@ class LayerEdit:
             groups.append({"params": [shown.residual], "lr": settings.latent_lr})
         self._rates = [settings.lr, settings.latent_lr]
         self._optimizer = torch.optim.Adam(groups)
-        self._mean: LossRecord | None = None
+        self._end = LastTenth(settings.steps)
 
     @property
     def total(self) -> int:
@@ -128,8 +127,12 @@ class LayerEdit:
 
     @property
     def networks(self) -> Mapping[str, Any]:
-        """The generator and the state of the optimiser."""
-        return {"network": self.shown.network.state_dict(), "optimizer": self._optimizer.state_dict()}
+        """The generator, the state of the optimiser, and what the losses did at the end."""
+        return {
+            "network": self.shown.network.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "losses": self._end.state(),
+        }
 
     def run(self, resume: Checkpoint | None = None, hooks: Hooks | None = None) -> LayerResult:
         """Do the work; see `csd_nerf.images.edit_layers`."""
@@ -138,10 +141,11 @@ class LayerEdit:
                 self.shown.residual.copy_(resume.latents)
             self.shown.network.load_state_dict(resume.networks["network"])
             self._optimizer.load_state_dict(resume.networks["optimizer"])
+            self._end.restore(resume.networks.get("losses", []))
         outcome = run_steps(self, resume, hooks or Hooks(), lambda done: None)
         layer, alpha = self._enlarged()
         composite = alpha * layer + (1 - alpha) * self.picture
-        result = LayerResult(layer, alpha, composite, self._mean, outcome.checkpoint, outcome.complete)
+        result = LayerResult(layer, alpha, composite, self._end.mean(), outcome.checkpoint, outcome.complete)
         failure = outcome.failure
         if failure is None and not torch.isfinite(layer).all():
             failure = NonFiniteError("the decoded layer", None, 0, outcome.checkpoint.step)
@@ -157,13 +161,10 @@ class LayerEdit:
         should_stop: Callable[[], bool] | None,
     ) -> int:
         """Train generator and residual latent; how many steps led to them."""
-        steps, records = self.settings.steps, list[LossRecord]()
 
         def on_step(done: int, step: LatentStep) -> None:
             self._set_rates(done)
-            if done > steps - max(1, steps // MEAN_OVER):
-                records.append(step.losses)
-                self._mean = mean_losses(records)
+            self._end.add(done, step.losses)
             report(done)
 
         self._set_rates(first_step)
@@ -172,7 +173,7 @@ class LayerEdit:
             self.shown,
             self.target,
             self._optimizer,
-            steps,
+            self.settings.steps,
             self.generator,
             first_step=first_step,
             on_step=on_step,

@@ -106,7 +106,7 @@ class SynthesisResult:
     names: tuple[str, ...]
     """Of the sets of losses."""
     losses: tuple[LossRecord | None, ...]
-    """What each loss did: means over the last tenth of the steps; None for sets that made none in this call."""
+    """What each loss did: means over the last tenth of the steps; None for sets that made none of them."""
     checkpoint: Checkpoint
     """Where it stands; its steps are those of all sets of losses, one after the other."""
     complete: bool = True

@@ -16,7 +16,6 @@ from csd_nerf.distill import (
     IndependentNoise,
     LatentLosses,
     LatentStep,
-    LossRecord,
     LossWeights,
     NonFiniteError,
     RBFKernel,
@@ -26,17 +25,14 @@ from csd_nerf.distill import (
     Target,
     UniformTimesteps,
     latent_score_distiller,
-    mean_losses,
     optimize_parameters,
     set_linear_rate,
 )
 from csd_nerf.images.checkpoint import Checkpoint
+from csd_nerf.images.last_tenth import LastTenth
 from csd_nerf.images.running import Hooks, run_steps
 from csd_nerf.images.synthesis import SynthesisResult, SynthesisSettings, ablation_of, check_prompt
 from csd_nerf.priors.decoder_features import decoder_of
-
-MEAN_OVER = 10
-"""Losses are averaged over this share of the steps, the last tenth."""
 
 
 def prepare_synthesis(
@@ -93,14 +89,14 @@ class Synthesis:
     target: Target
     start: Float[Tensor, "n c h w"]
     generator: torch.Generator
-    networks: Mapping[str, Any] = field(default_factory=dict)
-    """State of the optimiser."""
+    optimizer_state: Mapping[str, Any] = field(default_factory=dict)
+    """Of the set of losses that is being trained."""
 
     def __post_init__(self) -> None:
         """Begin all sets of losses with the same noise."""
         self.current = self.start.repeat(len(self.variants), *[1] * self.start.ndim)
         self._draws = self.generator.get_state()
-        self._means: list[LossRecord | None] = [None] * len(self.variants)
+        self._ends = [LastTenth(self.settings.steps) for _ in self.variants]
 
     @property
     def total(self) -> int:
@@ -117,14 +113,22 @@ class Synthesis:
         """Those of all sets of losses, as they are now."""
         return self.current
 
+    @property
+    def networks(self) -> Mapping[str, Any]:
+        """State of the optimiser, and what each set of losses did at its end."""
+        return {**self.optimizer_state, "losses": [end.state() for end in self._ends]}
+
     def run(self, resume: Checkpoint | None = None, hooks: Hooks | None = None) -> SynthesisResult:
         """Do the work; see `synthesize`."""
         if resume is not None:
             self.current.copy_(resume.latents)
-            self.networks = resume.networks
+            self.optimizer_state = {name: value for name, value in resume.networks.items() if name != "losses"}
+            for end, state in zip(self._ends, resume.networks.get("losses", []), strict=False):
+                end.restore(state)
         outcome = run_steps(self, resume, hooks or Hooks(), lambda done: None)
         images = self.prior.decode(self.current.flatten(0, 1)).float().cpu().unflatten(0, self.current.shape[:2])
-        result = SynthesisResult(images, tuple(self.variants), tuple(self._means), outcome.checkpoint, outcome.complete)
+        losses = tuple(end.mean() for end in self._ends)
+        result = SynthesisResult(images, tuple(self.variants), losses, outcome.checkpoint, outcome.complete)
         if outcome.failure is not None:
             error = outcome.failure
             raise NonFiniteError(error.what, error.t, error.particle, error.step, result) from None
@@ -146,7 +150,7 @@ class Synthesis:
             first = max(0, first_step - before)
             if first == 0:
                 self.generator.set_state(self._draws)
-                self.networks = {}
+                self.optimizer_state = {}
             reached = self._train(prior, number, losses, first, report, should_stop)
             if reached.steps < each:
                 return before + reached.steps
@@ -165,15 +169,12 @@ class Synthesis:
         shown = FreeParameters(self.current[number])
         optimizer = torch.optim.AdamW(shown.parameters(), lr=settings.lr)
         if first:
-            optimizer.load_state_dict(dict(self.networks))
-        records: list[LossRecord] = []
+            optimizer.load_state_dict(dict(self.optimizer_state))
 
         def on_step(done: int, step: LatentStep) -> None:
             set_linear_rate(optimizer, settings.lr, settings.lr_end, done, settings.steps)
-            if done > settings.steps - max(1, settings.steps // MEAN_OVER):
-                records.append(step.losses)
-                self._means[number] = mean_losses(records)
-            self.networks = optimizer.state_dict()
+            self._ends[number].add(done, step.losses)
+            self.optimizer_state = optimizer.state_dict()
             report(before + done)
 
         set_linear_rate(optimizer, settings.lr, settings.lr_end, first, settings.steps)

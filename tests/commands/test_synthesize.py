@@ -72,6 +72,8 @@ def test_a_stopped_ablation_goes_on_to_the_same_pictures(tmp_path: Path, monkeyp
     assert names(tmp_path / "part") == names(tmp_path / "whole")
     for path in sorted((tmp_path / "whole").glob("*.png")):
         assert np.array_equal(pixels(path), pixels(tmp_path / "part" / path.name))
+    whole, part = (json.loads((tmp_path / name / "synthesis.json").read_text()) for name in ("whole", "part"))
+    assert whole == part and set(part["losses, last tenth"]) == {"LSD", "LSD + FM", "LSD + KL", "LSD + FM + KL"}
 
 
 @pytest.mark.parametrize(

@@ -151,19 +151,21 @@ def test_all_losses_with_every_editor(prior, editor: str) -> None:
 
 
 def test_a_stopped_edit_goes_on_to_the_same_layer(prior) -> None:
-    whole, made = edit_layers(prior, picture(), "make it red", FAST, mask=half(), seed=2), []
+    settings, made = replace(FAST, steps=20), []
+    whole = edit_layers(prior, picture(), "make it red", settings, mask=half(), seed=2)
     part = edit_layers(
         prior,
         picture(),
         "make it red",
-        FAST,
+        settings,
         mask=half(),
         seed=2,
         on_step=lambda done, total: made.append((done, total)),
-        should_stop=lambda: len(made) == 2,
+        should_stop=lambda: len(made) == 19,
     )
-    assert made == [(1, 4), (2, 4)] and not part.complete
-    rest = edit_layers(prior, picture(), "make it red", FAST, mask=half(), seed=2, resume=part.checkpoint)
+    assert made[-1] == (19, 20) and not part.complete and part.losses is not None
+    rest = edit_layers(prior, picture(), "make it red", settings, mask=half(), seed=2, resume=part.checkpoint)
+    assert rest.losses == whole.losses != part.losses
     assert torch.equal(rest.layer, whole.layer) and torch.equal(rest.alpha, whole.alpha) and rest.complete
 
 

@@ -104,6 +104,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(prior, stop_at: int) -> None:
     rest = synthesize(prior, "make it red", FAST, ablation=True, seed=2, resume=part.checkpoint)
     assert torch.equal(rest.images, whole.images) and rest.complete
     assert rest.checkpoint.network_samples == whole.checkpoint.network_samples
+    assert rest.losses == whole.losses and None not in rest.losses
 
 
 def test_kl_draws_the_latents_to_unit_variance(prior) -> None:
