@@ -88,7 +88,7 @@ class Layers:
         work, picture, mask = self._prepared()
         asked = self._asked(work.settings, mask)
         before = load_checkpoint(checkpoint_path(kept), asked) if self.resume else None
-        height, width = (side * work.prior.factor for side in work.latents.shape[-2:])
+        height, width = work.shown.size
         say(
             f"{picture.image.shape[-1]} x {picture.image.shape[-2]} pixels, worked on at {width} x {height}, "
             f"{work.settings.steps} steps" + (f", going on from step {before.step}" if before else "")

@@ -33,7 +33,7 @@ from csd_nerf.images.layers_network import SkipNetwork
 from csd_nerf.images.running import Hooks, run_steps
 from csd_nerf.images.synthesis_run import with_kernel
 from csd_nerf.priors.autoencoder import Autoencoder
-from csd_nerf.priors.decoder_features import decoder_of
+from csd_nerf.priors.decoder_features import decoder_of, matched_together
 
 
 class LayeredPicture(nn.Module):
@@ -52,6 +52,11 @@ class LayeredPicture(nn.Module):
         self.network, self.settings = network, settings
         self._codec, self._picture, self._mask = autoencoder, picture, mask
         self.residual = nn.Parameter(torch.zeros_like(autoencoder.encode(picture)))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels at which the prior sees the picture."""
+        return self._picture.shape[-2], self._picture.shape[-1]
 
     def __call__(self, generator: torch.Generator) -> Rendering:
         """V and E(I''), one row each, and the losses of the opacity."""
@@ -190,7 +195,8 @@ class LayerEdit:
     def _losses(self, prior: CountingPrior) -> LatentLosses:
         losses, settings = self.settings.losses, self.settings
         decoder = decoder_of(self.prior, settings.levels) if losses.feature_matching else None
-        return LatentLosses(layer_distiller(prior, settings), losses, decoder)
+        together = matched_together(*self.shown.size)
+        return LatentLosses(layer_distiller(prior, settings), losses, decoder, rows_per_call=together)
 
     def _enlarged(self) -> tuple[Float[Tensor, "3 H W"], Float[Tensor, "H W"]]:
         """Layer and opacity at the picture's size, on the CPU."""

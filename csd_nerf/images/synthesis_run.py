@@ -32,7 +32,7 @@ from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.last_tenth import LastTenth
 from csd_nerf.images.running import Hooks, run_steps
 from csd_nerf.images.synthesis import SynthesisResult, SynthesisSettings, ablation_of, check_prompt
-from csd_nerf.priors.decoder_features import decoder_of
+from csd_nerf.priors.decoder_features import decoder_of, matched_together
 
 
 def prepare_synthesis(
@@ -206,6 +206,7 @@ class Synthesis:
             with_kernel(distiller, settings.kernel, settings.noise),
             losses,
             decoder_of(self.prior, settings.levels) if losses.feature_matching else None,
+            rows_per_call=matched_together(self.prior.size, self.prior.size),
         )
 
 

@@ -23,6 +23,15 @@ from csd_nerf.priors.autoencoder import Autoencoder
 DEFAULT_LEVELS = ("up_blocks.0", "up_blocks.1", "up_blocks.2")
 """LDP takes "three different layers" and does not say which."""
 
+MATCHED_PIXELS = 1 << 19
+"""In one call of the decoder that keeps what its gradient needs (some GB): v and v' of one of Stable Diffusion's
+pictures, or of many small ones."""
+
+
+def matched_together(height: int, width: int) -> int:
+    """How many particles may be matched in one call, by the size of their pictures in pixels: memory stays bounded."""
+    return max(1, MATCHED_PIXELS // (2 * height * width))
+
 
 class DecoderFeatures:
     """A `FeatureDecoder`: scaled latents to features, differentiable although the network is frozen.

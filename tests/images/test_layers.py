@@ -15,7 +15,7 @@ from csd_nerf.images.layers import LayerResult, LayerSettings, edit_layers, writ
 from csd_nerf.images.layers_edit import LayeredPicture, prepare_layers
 from csd_nerf.images.layers_network import SkipNetwork
 from csd_nerf.images.picture_files import Picture, read_picture, write_picture
-from csd_nerf.priors import load_prior
+from csd_nerf.priors import decoder_features, load_prior
 from tests.distill.analytic import FormulaPrior
 from tests.tiny_prior import make_tiny_prior
 
@@ -148,6 +148,18 @@ def test_all_losses_with_every_editor(prior, editor: str) -> None:
     assert record is not None and record.lsd and record.kl and record.feature_matching
     samples = 2 * {"csd": 2, "csd-edit": 5, "no-svgd": 5, "dds": 4}[editor]
     assert result.checkpoint.network_samples == 4 * samples
+
+
+def test_large_pictures_are_matched_one_by_one(prior, monkeypatch) -> None:
+    settings, seen = replace(FAST, steps=1, losses=LossWeights(feature_matching=0.1, kl=0.0)), []
+    features = decoder_features.DecoderFeatures.__call__
+    monkeypatch.setattr(
+        decoder_features.DecoderFeatures, "__call__", lambda self, v: seen.append(len(v)) or features(self, v)
+    )
+    edit_layers(prior, picture(), "make it red", settings)
+    monkeypatch.setattr(decoder_features, "MATCHED_PIXELS", 2 * 32 * 32)
+    edit_layers(prior, picture(), "make it red", settings)
+    assert seen == [4, 2, 2]
 
 
 def test_a_stopped_edit_goes_on_to_the_same_layer(prior) -> None:

@@ -16,7 +16,7 @@ from csd_nerf.distill import (
 )
 from csd_nerf.images.synthesis import SynthesisSettings, ablation_of, synthesize
 from csd_nerf.images.synthesis_run import prepare_synthesis, with_kernel
-from csd_nerf.priors import decoder_of, load_prior
+from csd_nerf.priors import decoder_features, decoder_of, load_prior
 from tests.distill.analytic import FormulaPrior
 from tests.tiny_prior import make_tiny_prior
 
@@ -59,6 +59,20 @@ def test_without_a_kernel_samples_do_not_depend_on_each_other(prior) -> None:
     alone = synthesize(prior, "a red cube", replace(settings, lr=0.05), seed=1)
     together = synthesize(prior, "a red cube", listening, seed=1)
     assert not torch.equal(alone.checkpoint.latents, together.checkpoint.latents)
+
+
+def test_large_pictures_are_matched_one_by_one(prior, monkeypatch) -> None:
+    """A decoder that keeps all of its features for several pictures of 512 x 512 at once fills a GPU."""
+    settings, seen = replace(FAST, steps=1, samples=3), []
+    hook = prior.autoencoder.vae.decoder.conv_in.register_forward_hook(
+        lambda _, inputs, __: seen.append(len(inputs[0])) if torch.is_grad_enabled() else None
+    )
+    whole = synthesize(prior, "a red cube", settings, seed=1)
+    monkeypatch.setattr(decoder_features, "MATCHED_PIXELS", 2 * 32 * 32)
+    parts = synthesize(prior, "a red cube", settings, seed=1)
+    hook.remove()
+    assert seen == [6, 2, 2, 2] and decoder_features.matched_together(512, 512) == 1
+    torch.testing.assert_close(parts.checkpoint.latents, whole.checkpoint.latents)
 
 
 def test_the_regulariser_keeps_samples_apart_too(prior) -> None:
