@@ -1,6 +1,5 @@
 """`csd layers`: edit a picture by a layer over it. Heavy libraries load when it runs, not for its help."""
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,7 +8,7 @@ import tyro
 
 from csd_nerf.commands.edit_flags import own_flags
 from csd_nerf.commands.loss_flags import LossFlags, loss_words
-from csd_nerf.commands.sitting import conclude, finishing, say, sitting
+from csd_nerf.commands.sitting import conclude, ended_at_once, finishing, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
@@ -83,18 +82,26 @@ class Layers:
 
     def _run(self) -> int:
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.layers_edit import prepare_layers
+        from csd_nerf.images.picture_files import read_picture
 
-        kept = self._check()
-        work, picture, mask = self._prepared()
-        asked = self._asked(work.settings, mask)
+        kept, settings = self._check(), self._settings()
+        settings.validate()
+        picture = read_picture(self.input)
+        asked = self._asked(settings)
         before = load_checkpoint(checkpoint_path(kept), asked) if self.resume else None
+        mask, flags = self._mask(picture), self.flags
+        prior = flags.load(needs_image=self.editor in ("csd-edit", "no-svgd"))
+        work = prepare_layers(prior, picture.image, self.prompt, settings, mask, flags.negative, flags.seed)
         height, width = work.shown.size
         say(
             f"{picture.image.shape[-1]} x {picture.image.shape[-2]} pixels, worked on at {width} x {height}, "
             f"{work.settings.steps} steps" + (f", going on from step {before.step}" if before else "")
         )
-        result, failure = self._edit(work, kept, before, asked)
         with finishing(kept, asked):
+            result, failure = self._edit(work, kept, before, asked)
+            if result.checkpoint.step == 0:
+                return ended_at_once(failure)
             self._write(result, picture)
         return conclude(kept, asked, result.checkpoint, work.settings.steps, result.complete, failure)
 
@@ -130,19 +137,6 @@ class Layers:
             load_checkpoint(checkpoint_path(composite), {})  # which says what is wrong
         return composite
 
-    def _prepared(self) -> "tuple[LayerEdit, Picture, Tensor | None]":
-        from csd_nerf.images.layers_edit import prepare_layers
-        from csd_nerf.images.picture_files import read_picture
-
-        settings = self._settings()
-        settings.validate()
-        picture = read_picture(self.input)
-        mask = self._mask(picture)
-        prior = self.flags.load(needs_image=self.editor in ("csd-edit", "no-svgd"))
-        flags = self.flags
-        work = prepare_layers(prior, picture.image, self.prompt, settings, mask, flags.negative, flags.seed)
-        return work, picture, mask
-
     def _settings(self) -> "LayerSettings":
         from csd_nerf.distill import LDP_WEIGHTS
         from csd_nerf.images.layers import LayerSettings, toy_settings
@@ -158,17 +152,13 @@ class Layers:
         return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
     def _mask(self, picture: "Picture") -> "Tensor | None":
-        """Where the layer should be. Raises `ValueError` for a mask of another size."""
+        """Where the layer should be. Raises `ValueError` for a mask of another size, or an empty one."""
+        from csd_nerf.images.layers import check_mask
         from csd_nerf.images.regions import read_mask
 
-        height, width = picture.image.shape[-2:]
         if self.mask is not None:
             mask = read_mask(self.mask)
-            if tuple(mask.shape) != (height, width):
-                raise ValueError(
-                    f"--mask {self.mask} has {mask.shape[1]} x {mask.shape[0]} pixels, but the picture has {width} x "
-                    f"{height}: give a mask of the picture's size"
-                )
+            check_mask(mask, (picture.image.shape[-2], picture.image.shape[-1]), f"--mask {self.mask}")
             return mask
         if self.mask_object is None:
             return None
@@ -177,12 +167,13 @@ class Layers:
         check_name(self.mask_object, coco_names())
         return load_mask_rcnn(self.mask_weights)(picture.image, self.mask_object)
 
-    def _asked(self, settings: "LayerSettings", mask: "Tensor | None") -> dict[str, Any]:
-        """What decides the result, in words."""
-        digest = hashlib.sha256(self.input.read_bytes())
-        if mask is not None:
-            digest.update(mask.numpy().tobytes())
-        return {"picture and mask": digest.hexdigest()[:16], "prompt": self.prompt, **self.flags.asked(settings)}
+    def _asked(self, settings: "LayerSettings") -> dict[str, Any]:
+        """What decides the result, in words. A found mask counts by its name: its last bits depend on the machine."""
+        from csd_nerf.images.checkpoint import content_digest
+
+        files = {"IN": self.input, "--mask": self.mask, "--mask-weights": self.mask_weights}
+        digests = {name: content_digest([path]) for name, path in files.items() if path is not None and path.is_file()}
+        return {**digests, "--mask-object": self.mask_object, "prompt": self.prompt, **self.flags.asked(settings)}
 
     def _edit(
         self, work: "LayerEdit", kept: Path, before: "Checkpoint | None", asked: dict[str, Any]
@@ -194,6 +185,8 @@ class Layers:
             try:
                 return work.run(before, hooks), None
             except NonFiniteError as error:
+                if error.partial is None:  # there is nothing to show
+                    raise
                 return error.partial, error
 
     def _write(self, result: "LayerResult", picture: "Picture") -> None:

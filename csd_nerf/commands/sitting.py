@@ -107,6 +107,17 @@ def finishing(output: Path, asked: Asked) -> Iterator[None]:
         raise ValueError(f"{error}. {hint}") from error
 
 
+def ended_at_once(failure: Exception | None) -> int:
+    """The exit status where no step was made: there is nothing to write over what an earlier command wrote.
+
+    Raises `ValueError` for a failure.
+    """
+    if failure is not None:
+        raise ValueError(f"{failure}. Nothing was written")
+    say("Stopped before the first step: nothing was written")
+    return 130
+
+
 def conclude(
     output: Path,
     asked: Asked,

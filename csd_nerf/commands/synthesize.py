@@ -10,12 +10,12 @@ import tyro
 
 from csd_nerf.commands.edit_flags import own_flags
 from csd_nerf.commands.loss_flags import LossFlags, loss_words
-from csd_nerf.commands.sitting import conclude, finishing, say, sitting
+from csd_nerf.commands.sitting import conclude, ended_at_once, finishing, say, sitting
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
     from csd_nerf.images.checkpoint import Checkpoint
-    from csd_nerf.images.synthesis import SynthesisResult
+    from csd_nerf.images.synthesis import SynthesisResult, SynthesisSettings
     from csd_nerf.images.synthesis_run import Synthesis
 
 _SHEET_CELL = 192
@@ -55,19 +55,23 @@ class Synthesize:
 
     def _run(self) -> int:
         from csd_nerf.images.checkpoint import checkpoint_path, load_checkpoint
+        from csd_nerf.images.synthesis_run import prepare_synthesis
 
-        kept = self._check()
-        work = self._prepared()
-        asked = {"prompt": self.prompt, "ablation": self.ablation, **self.flags.asked(work.settings)}
+        kept, settings = self._check(), self._settings()
+        asked = {"prompt": self.prompt, "ablation": self.ablation, **self.flags.asked(settings)}
         before = load_checkpoint(checkpoint_path(kept), asked) if self.resume else None
+        prior, flags = self.flags.load(needs_image=False), self.flags
+        work = prepare_synthesis(prior, self.prompt, settings, self.ablation, flags.negative, flags.seed)
         say(
             f"{self.samples} picture{'s' * (self.samples > 1)} of {work.prior.size} x {work.prior.size} pixels, "
             + (f"{len(work.variants)} sets of losses of " if self.ablation else "")
             + f"{work.settings.steps} steps"
             + (f", going on from step {before.step}" if before else "")
         )
-        result, failure = self._make(work, kept, before, asked)
         with finishing(kept, asked):
+            result, failure = self._make(work, kept, before, asked)
+            if result.checkpoint.step == 0:
+                return ended_at_once(failure)
             self._write(work, result, kept, asked)
         return conclude(kept, asked, result.checkpoint, work.total, result.complete, failure)
 
@@ -86,16 +90,17 @@ class Synthesize:
             load_checkpoint(checkpoint_path(sheet), {})  # which says what is wrong
         return sheet
 
-    def _prepared(self) -> "Synthesis":
+    def _settings(self) -> "SynthesisSettings":
+        """What the flags say. Raises `ValueError` for what cannot work."""
         from csd_nerf.distill import LDP_WEIGHTS
-        from csd_nerf.images.synthesis import TOY, SynthesisSettings
-        from csd_nerf.images.synthesis_run import prepare_synthesis
+        from csd_nerf.images.synthesis import TOY, SynthesisSettings, check_ablation
 
         chosen = self.flags.chosen(TOY, LDP_WEIGHTS["synthesis"])
         settings = SynthesisSettings(**chosen, samples=self.samples, kernel=self.kernel, noise=self.noise)
         settings.validate()
-        prior = self.flags.load(needs_image=False)
-        return prepare_synthesis(prior, self.prompt, settings, self.ablation, self.flags.negative, self.flags.seed)
+        if self.ablation:
+            check_ablation(settings.losses)
+        return settings
 
     def _make(
         self, work: "Synthesis", kept: Path, before: "Checkpoint | None", asked: dict[str, Any]
@@ -107,6 +112,8 @@ class Synthesize:
             try:
                 return work.run(before, hooks), None
             except NonFiniteError as error:
+                if error.partial is None:  # there is nothing to show
+                    raise
                 return error.partial, error
 
     def _write(self, work: "Synthesis", result: "SynthesisResult", kept: Path, asked: dict[str, Any]) -> None:
@@ -116,7 +123,7 @@ class Synthesize:
         from csd_nerf.whole_files import write_atomically, write_text
 
         earlier, written = _written(self.output), []
-        begun = -(-result.checkpoint.step // work.settings.steps) or 1
+        begun = -(-result.checkpoint.step // work.settings.steps)
         rows = [(name, list(images)) for name, images in list(zip(result.names, result.images, strict=True))[:begun]]
         for name, images in rows:
             stem = name.lower().replace(" + ", "_") + "_" if name else ""

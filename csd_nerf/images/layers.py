@@ -192,7 +192,7 @@ def edit_layers(
         should_stop: When it turns true, what was reached is returned.
 
     Raises `ValueError`, before any work, for what cannot work, and `NonFiniteError` with the `LayerResult` reached
-    before in `partial`.
+    before in `partial`; where that cannot be decoded either, None.
     """
     from csd_nerf.images.layers_edit import prepare_layers
 
@@ -227,16 +227,21 @@ def check_layers(
             f"{prior.name!r} works: give a larger picture, or enlarge this one"
         )
     if mask is not None:
-        if tuple(mask.shape) != size:
-            raise ValueError(
-                f"the mask has {mask.shape[1]} x {mask.shape[0]} pixels, but the picture has {width} x {height}: give "
-                "a mask of the picture's size"
-            )
-        if not ((mask >= 0) & (mask <= 1)).all():
-            raise ValueError("the mask's values must lie in [0, 1]")
-        if not mask.any():
-            raise ValueError("the mask is empty: at least one pixel must not be black (or clear)")
+        check_mask(mask, size)
     return worked
+
+
+def check_mask(mask: Float[Tensor, "H W"], size: tuple[int, int], name: str = "the mask") -> None:
+    """Raise `ValueError`, with the mask's `name`, unless it has a picture's height and width and covers something."""
+    if tuple(mask.shape) != size:
+        raise ValueError(
+            f"{name} has {mask.shape[1]} x {mask.shape[0]} pixels, but the picture has {size[1]} x {size[0]}: give a "
+            "mask of the picture's size"
+        )
+    if not ((mask >= 0) & (mask <= 1)).all():
+        raise ValueError(f"{name} has values outside [0, 1]: scale them")
+    if not mask.any():
+        raise ValueError(f"{name} is empty: at least one pixel must not be black (or clear)")
 
 
 def layer_files(folder: Path) -> dict[str, Path]:

@@ -151,10 +151,9 @@ class LayerEdit:
         layer, alpha = self._enlarged()
         composite = alpha * layer + (1 - alpha) * self.picture
         result = LayerResult(layer, alpha, composite, self._end.mean(), outcome.checkpoint, outcome.complete)
-        failure = outcome.failure
-        if failure is None and not torch.isfinite(layer).all():
-            failure = NonFiniteError("the decoded layer", None, 0, outcome.checkpoint.step)
-        if failure is not None:
+        if not torch.isfinite(layer).all():
+            raise NonFiniteError("the decoded layer", None, 0, outcome.checkpoint.step)
+        if (failure := outcome.failure) is not None:
             raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None
         return result
 

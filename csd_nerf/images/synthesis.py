@@ -91,6 +91,14 @@ def ablation_of(losses: LossWeights) -> dict[str, LossWeights]:
     }
 
 
+def check_ablation(losses: LossWeights) -> None:
+    """Raise `ValueError` for a loss that is switched off already."""
+    if not (losses.lsd and losses.feature_matching and losses.kl):
+        raise ValueError(
+            "ablation=True: each of the three losses must have a weight above 0, or there is nothing to leave out"
+        )
+
+
 def check_weights(losses: LossWeights) -> None:
     """Raise `ValueError` if no loss that asks the network is switched on: the prompt would not be heard."""
     if not losses.lsd and not losses.feature_matching:
@@ -140,7 +148,7 @@ def synthesize(
         should_stop: When it turns true, what was reached is returned.
 
     Raises `ValueError`, before any work, for what cannot work, and `NonFiniteError` with the `SynthesisResult` reached
-    before in `partial`.
+    before in `partial`; where that cannot be decoded either, None.
     """
     from csd_nerf.images.synthesis_run import prepare_synthesis
 

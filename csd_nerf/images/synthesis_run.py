@@ -31,7 +31,7 @@ from csd_nerf.distill import (
 from csd_nerf.images.checkpoint import Checkpoint
 from csd_nerf.images.last_tenth import LastTenth
 from csd_nerf.images.running import Hooks, run_steps
-from csd_nerf.images.synthesis import SynthesisResult, SynthesisSettings, ablation_of, check_prompt
+from csd_nerf.images.synthesis import SynthesisResult, SynthesisSettings, ablation_of, check_ablation, check_prompt
 from csd_nerf.priors.decoder_features import decoder_of, matched_together
 
 
@@ -47,10 +47,8 @@ def prepare_synthesis(
     check_prompt(prompt)
     settings.validate()
     variants = ablation_of(settings.losses) if ablation else {"": settings.losses}
-    if ablation and not (settings.losses.lsd and settings.losses.feature_matching and settings.losses.kl):
-        raise ValueError(
-            "ablation=True: each of the three losses must have a weight above 0, or there is nothing to leave out"
-        )
+    if ablation:
+        check_ablation(settings.losses)
     if any(losses.feature_matching for losses in variants.values()):
         decoder_of(prior, settings.levels)
     generator = torch.Generator().manual_seed(seed)
@@ -126,7 +124,11 @@ class Synthesis:
             for end, state in zip(self._ends, resume.networks.get("losses", []), strict=False):
                 end.restore(state)
         outcome = run_steps(self, resume, hooks or Hooks(), lambda done: None)
-        images = self.prior.decode(self.current.flatten(0, 1)).float().cpu().unflatten(0, self.current.shape[:2])
+        images = self.prior.decode(self.current.flatten(0, 1)).float().cpu()
+        if not (finite := torch.isfinite(images).flatten(1).all(dim=1)).all():
+            number = int(torch.nonzero(~finite)[0]) % self.settings.samples
+            raise NonFiniteError("the decoded picture", None, number, outcome.checkpoint.step)
+        images = images.unflatten(0, self.current.shape[:2])
         losses = tuple(end.mean() for end in self._ends)
         result = SynthesisResult(images, tuple(self.variants), losses, outcome.checkpoint, outcome.complete)
         if outcome.failure is not None:

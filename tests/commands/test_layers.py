@@ -7,12 +7,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
+from csd_nerf.commands.edit_flags import PriorFlags
 from csd_nerf.images.layers import LayerSettings, toy_settings
 from csd_nerf.images.picture_files import read_picture
+from csd_nerf.priors.autoencoder import Autoencoder
 from tests.commands.pictures import picture, pixels
 from tests.commands.stopping import stop_after
 
@@ -108,7 +111,7 @@ def test_help_says_what_is_done(capsys) -> None:
     [
         (["--prompt", " "], "--prompt is empty"),
         (["--mask", "SMALL"], "has 50 x 40 pixels, but the picture has 90 x 66"),
-        (["--mask", "BLACK"], "mask is empty"),
+        (["--mask", "BLACK"], "black.png is empty"),
         (["--mask", "missing.png"], "missing.png"),
         (["--mask", "SMALL", "--mask-object", "bear"], "--mask and --mask-object"),
         (["--mask-object", "unicorn"], "--mask-object unicorn is none that Mask R-CNN knows"),
@@ -165,3 +168,46 @@ def test_a_mask_among_the_results_is_not_overwritten(tmp_path: Path, capsys) -> 
     assert main(["layers", str(source), str(tmp_path / "out"), *TOY, "--mask", str(mask)]) == 2
     assert "holds --mask as alpha.png" in capsys.readouterr().err.replace("\n", " ")
     assert names(tmp_path / "out") == ["alpha.png"]
+
+
+def test_what_needs_no_model_is_said_before_one_is_loaded(tmp_path: Path, capsys, monkeypatch) -> None:
+    source, output = picture(tmp_path / "in.png"), tmp_path / "out"
+    Image.new("L", (90, 66), 0).save(tmp_path / "black.png")
+    run = ["layers", str(source), str(output), *TOY]
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(1))
+        assert main(run) == 130
+    monkeypatch.delattr(PriorFlags, "load")
+    capsys.readouterr()
+    mask = white_left(tmp_path / "mask.png")
+    for more, said in (
+        (["--mask", str(tmp_path / "black.png")], f"--mask {tmp_path / 'black.png'} is empty"),
+        (["--resume", "--guidance", "5"], "now 5.0"),
+        (["--resume", "--mask", str(mask)], "--mask None (now"),
+    ):
+        assert main([*run, *more]) == 2
+        assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_makes_no_step_leaves_an_earlier_result(tmp_path: Path, capsys, monkeypatch) -> None:
+    source, output = picture(tmp_path / "in.png"), tmp_path / "out"
+    assert main(["layers", str(source), str(output), *TOY]) == 0
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    assert main(["layers", str(source), str(output), *TOY, "--guidance", "1e38"]) == 2
+    assert "is not finite at step 0" in (said := capsys.readouterr().err.replace("\n", " "))
+    assert "Nothing was written" in said
+    monkeypatch.setattr(sitting, "asked_together", lambda stopped: lambda: True)
+    assert main(["layers", str(source), str(output), *TOY, "--seed", "1"]) == 130
+    assert "Stopped before the first step: nothing was written" in capsys.readouterr().err.replace("\n", " ")
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+
+
+def test_a_result_that_cannot_be_decoded_is_kept_as_it_is(tmp_path: Path, capsys, monkeypatch) -> None:
+    source, output = picture(tmp_path / "in.png"), tmp_path / "out"
+    with monkeypatch.context() as patched:
+        patched.setattr(Autoencoder, "decode", lambda self, v: torch.full_like(self.decode_attached(v), torch.nan))
+        assert main(["layers", str(source), str(output), *TOY]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "the decoded layer is not finite" in said and "--resume goes on from it" in said
+    assert names(output) == ["composite.png.resume"]
+    assert main(["layers", str(source), str(output), *TOY, "--resume"]) == 0 and names(output) == FILES

@@ -5,9 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
+from csd_nerf.commands.edit_flags import PriorFlags
+from csd_nerf.priors.autoencoder import Autoencoder
+from csd_nerf.priors.diffusion import DiffusionPrior
 from tests.commands.pictures import pixels
 from tests.commands.stopping import stop_after
 
@@ -99,3 +103,41 @@ def test_what_cannot_work_is_said_in_one_message(tmp_path: Path, capsys, argumen
     assert main(["synthesize", *TOY, "--output", str(tmp_path / "out"), *arguments]) == 2
     assert said in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_needs_no_model_is_said_before_one_is_loaded(tmp_path: Path, capsys, monkeypatch) -> None:
+    run = ["synthesize", *TOY, "--output", str(tmp_path / "out")]
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(1, "Synthesizing"))
+        assert main(run) == 130
+    monkeypatch.delattr(PriorFlags, "load")
+    capsys.readouterr()
+    for more, said in ((["--ablation"], "--ablation True: each"), (["--resume", "--seed", "3"], "(now 3)")):
+        assert main([*run, *more]) == 2
+        assert said in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_what_makes_no_step_leaves_earlier_pictures(tmp_path: Path, capsys, monkeypatch) -> None:
+    run = ["synthesize", *TOY, "--output", str(tmp_path)]
+    assert main(run) == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as patched:
+        patched.setattr(DiffusionPrior, "predict_noise", lambda self, x_t, t, condition: x_t * torch.nan)
+        assert main(run) == 2
+    assert "is not finite at step 0" in (said := capsys.readouterr().err.replace("\n", " "))
+    assert "Nothing was written" in said
+    monkeypatch.setattr(sitting, "asked_together", lambda stopped: lambda: True)
+    assert main([*run, "--seed", "1"]) == 130
+    assert "Stopped before the first step: nothing was written" in capsys.readouterr().err.replace("\n", " ")
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_pictures_that_cannot_be_decoded_are_not_written_as_black_ones(tmp_path: Path, capsys, monkeypatch) -> None:
+    run = ["synthesize", *TOY, "--output", str(tmp_path)]
+    with monkeypatch.context() as patched:
+        patched.setattr(Autoencoder, "decode", lambda self, v: torch.full_like(self.decode_attached(v), torch.nan))
+        assert main(run) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "the decoded picture is not finite" in said and "--resume goes on from it" in said
+    assert names(tmp_path) == ["samples.png.resume"]
+    assert main([*run, "--resume"]) == 0 and names(tmp_path) == ["000.png", "samples.png", "synthesis.json"]

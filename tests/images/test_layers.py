@@ -222,7 +222,7 @@ def test_pictures_masks_and_priors_that_cannot_work(prior, tmp_path: Path) -> No
         edit_layers(prior, picture(), "make it red", FAST, mask=torch.ones(32, 16))
     with pytest.raises(ValueError, match="mask is empty"):
         edit_layers(prior, picture(), "make it red", FAST, mask=torch.zeros(32, 32))
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"has values outside \[0, 1\]"):
         edit_layers(prior, picture(), "make it red", FAST, mask=torch.full((32, 32), 2.0))
     with pytest.raises(ValueError, match="works on pixels"):
         edit_layers(FormulaPrior(), picture(), "make it red", FAST)
