@@ -13,10 +13,13 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 SCORE = 0.5
 """Objects of which the network is less sure do not count."""
 _CLASSES = 91
+_SHORT_SIDE, _LONG_SIDE = 800, 1333
+"""The network sees a picture that exceeds neither."""
 
 
 @runtime_checkable
@@ -43,14 +46,26 @@ class MaskRCNN:
         Raises `ValueError` if the name is none that it knows, or the picture shows none; that says what it does show.
         """
         check_name(name, self.names)
-        (found,) = self.detector([picture.float()])
+        size = (picture.shape[-2], picture.shape[-1])
+        (found,) = self.detector([_shrunk(picture.float())])
         sure = found["scores"] >= SCORE
         wanted = sure & (found["labels"] == self.names.index(name))
         if not wanted.any():
             shown = sorted({self.names[int(label)] for label in found["labels"][sure]})
             seen = f"it finds {', '.join(shown)}" if shown else "it finds nothing that it knows"
             raise ValueError(f"--mask-object {name}: Mask R-CNN finds none in the picture, {seen}; give --mask FILE")
-        return found["masks"][wanted].amax(dim=0)[0].clamp(0, 1).float().cpu()
+        mask = found["masks"][wanted].amax(dim=0, keepdim=True).float()
+        return interpolate(mask, size=size, mode="bilinear", align_corners=False)[0, 0].clamp(0, 1).cpu()
+
+
+def _shrunk(picture: Float[Tensor, "3 H W"]) -> Float[Tensor, "3 h w"]:
+    """At the size at which the network works. It does so itself, but gives each of its up to 100 masks in full size."""
+    height, width = picture.shape[-2:]
+    scale = min(_SHORT_SIDE / min(height, width), _LONG_SIDE / max(height, width))
+    if scale >= 1:
+        return picture
+    size = (max(1, round(scale * height)), max(1, round(scale * width)))
+    return interpolate(picture[None], size=size, mode="bilinear", antialias=True, align_corners=False)[0]
 
 
 def coco_names() -> tuple[str, ...]:
@@ -74,8 +89,16 @@ def load_mask_rcnn(weights: Path | None = None) -> MaskRCNN:
     """
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights, maskrcnn_resnet50_fpn
 
+    found = _downloaded(MaskRCNN_ResNet50_FPN_Weights.DEFAULT) if weights is None else _read(weights)
     network = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=_CLASSES)
-    network.load_state_dict(_downloaded(MaskRCNN_ResNet50_FPN_Weights.DEFAULT) if weights is None else _read(weights))
+    try:
+        network.load_state_dict(found)
+    except RuntimeError as error:
+        told = str(error).splitlines()
+        raise ValueError(
+            f"{'--mask-object' if weights is None else f'--mask-weights {weights}'}: these are no weights of "
+            f"maskrcnn_resnet50_fpn ({told[min(1, len(told) - 1)].strip()[:120]} ...): give its own file"
+        ) from error
     return MaskRCNN(network.eval().requires_grad_(False), coco_names())
 
 
@@ -91,11 +114,13 @@ def _downloaded(weights: Any) -> Mapping[str, Tensor]:
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise ValueError(f"--mask-weights {path} does not exist: give torchvision's maskrcnn_resnet50_fpn_coco file")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise ValueError(f"--mask-weights {path} {what}: give torchvision's maskrcnn_resnet50_fpn_coco file")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"--mask-weights {path} cannot be read as weights ({str(error).splitlines()[0]})") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OverflowError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"--mask-weights {path} cannot be read as weights ({reason})") from error
     if not isinstance(found, Mapping) or "roi_heads.mask_predictor.mask_fcn_logits.weight" not in found:
         raise ValueError(f"--mask-weights {path} does not hold Mask R-CNN's weights: give maskrcnn_resnet50_fpn_coco")
     return found
