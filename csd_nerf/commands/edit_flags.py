@@ -48,6 +48,7 @@ _SETTINGS = (
     "temporal",
     "preset",
     "editor",
+    "guide",
     "directional",
     "clamp",
     "percentile",

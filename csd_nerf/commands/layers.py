@@ -27,7 +27,8 @@ class LayerFlags(LossFlags):
     steps: int | None = None
     """Optimisation steps; default: 1000 (the paper states none), with the toy prior 300."""
     lr: float | None = None
-    """Learning rate of Adam for the layer's generator; default: Text2LIVE's 0.0025."""
+    """Learning rate of Adam for the layer's generator; default: 0.0025, Text2LIVE's first; with the toy
+    prior it falls to a tenth."""
     guidance: float | None = None
     """Text guidance; default: 7.5, with the toy prior and csd-edit, no-svgd or dds 3."""
     t_min: float | None = None

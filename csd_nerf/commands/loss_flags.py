@@ -22,7 +22,7 @@ class LossFlags(PriorFlags):
     steps: int | None = None
     """Optimisation steps; default: the paper's 1000, with the toy prior 300."""
     lr: float | None = None
-    """Learning rate of AdamW; default: the command's."""
+    """Learning rate of AdamW; default: the paper's 0.1; with the toy prior it falls to a tenth."""
     guidance: float | None = None
     """Text guidance; default: 7.5."""
     t_min: float | None = None

@@ -40,6 +40,7 @@ from csd_nerf.images.layers_network import ACROSS, DOWN_UP, SCALES
 from csd_nerf.images.picture_files import Picture, write_picture
 from csd_nerf.images.running import Hooks
 from csd_nerf.images.synthesis import check_prompt, check_weights
+from csd_nerf.priors.autoencoder import Autoencoder
 from csd_nerf.priors.decoder_features import DEFAULT_LEVELS, decoder_of
 
 LayerEditor = Literal["lsd", "csd", "csd-edit", "no-svgd", "dds"]
@@ -63,7 +64,8 @@ class LayerSettings:
     """Whether the losses see v and E(I''), as the paper says, or v alone, at half the cost."""
     steps: int = 1000
     lr: float = 0.0025
-    """Learning rate of Adam for the generator (Text2LIVE's)."""
+    """Learning rate of Adam for the generator. Text2LIVE's first one, which it gives MADGRAD and shrinks by 1 % a
+    step, down to 1e-5; LDP states none."""
     latent_lr: float = 0.02
     """Learning rate of Adam for the residual latent; LDP states none. 0 leaves it out."""
     lr_end: float = 1.0
@@ -101,6 +103,15 @@ class LayerSettings:
         if self.editor not in get_args(LayerEditor):
             raise ValueError(f"editor={self.editor} is unknown: choose {', '.join(get_args(LayerEditor))}")
         problems = [
+            (self.guide not in ("both", "latent"), f"guide={self.guide} is unknown: choose both or latent"),
+            (
+                self.editor == "csd" and self.guide == "latent",
+                "guide=latent leaves one particle, so that editor=csd has nothing to mix: leave one of them out",
+            ),
+            (
+                min(self.width, self.across, self.scales) < 1,
+                f"width={self.width}, across={self.across}, scales={self.scales}: give at least 1 of each",
+            ),
             (self.steps < 1, f"steps={self.steps}: give at least 1"),
             (not 0 < self.lr < math.inf, f"lr={self.lr}: give a positive learning rate"),
             (not 0 <= self.latent_lr < math.inf, f"latent_lr={self.latent_lr}: give 0 or more"),
@@ -213,7 +224,13 @@ def check_layers(
     """
     check_prompt(prompt)
     settings.validate()
-    decoder_of(prior, settings.levels)
+    if not isinstance(getattr(prior, "autoencoder", None), Autoencoder):
+        raise ValueError(
+            f"prior {prior.name!r} works on pixels and has no decoder to draw the layer with: take a latent diffusion "
+            "model"
+        )
+    if settings.losses.feature_matching:
+        decoder_of(prior, settings.levels)
     if settings.editor in ("csd-edit", "no-svgd") and not prior.takes_image:
         raise ValueError(
             f"editor={settings.editor}: prior {prior.name!r} has no image input; take editor lsd, csd or dds, or an "

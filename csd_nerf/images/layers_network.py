@@ -1,10 +1,11 @@
 """Text2LIVE's generator of an edit layer (Bar-Tal et al. 2022, Section 3.1): a skip network of several scales.
 
-The architecture is that of the deep image prior (Ulyanov et al. 2018), with Text2LIVE's widths: at each scale a
+The architecture is that of the deep image prior (Ulyanov et al. 2018), with Text2LIVE's sizes: at each scale a
 stride-2 and a plain 3x3 convolution lead down, a 1x1 convolution of few channels leads across, and from below come
 bilinearly enlarged features; both are concatenated and pass a 3x3 and a 1x1 convolution. A last 1x1 convolution and a
 sigmoid give colour and opacity. Normalisation is by the statistics of the batch, always: the network is trained on one
-picture and asked about that picture.
+picture and asked about that picture. Text2LIVE's code differs in two places: it does not normalise after the 1x1
+convolution of the largest scale, and mixes the three colours by a fixed matrix before the sigmoid.
 """
 
 import torch
@@ -12,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-DOWN_UP, ACROSS, SCALES = 128, 4, 5
-"""Text2LIVE's `skip_n33d` and `skip_n33u`, `skip_n11` and `num_scales`."""
+DOWN_UP, ACROSS, SCALES = 128, 4, 7
+"""`skip_n33d` and `skip_n33u`, `skip_n11` and `num_scales` of Text2LIVE's configuration for images."""
 
 
 class SkipNetwork(nn.Module):

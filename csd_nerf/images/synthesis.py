@@ -55,6 +55,11 @@ class SynthesisSettings:
     def validate(self) -> None:
         """Raise `ValueError`, naming the field and the remedy, for values that cannot work."""
         problems = [
+            (self.kernel not in ("rbf", "independent"), f"kernel={self.kernel} is unknown: take rbf or independent"),
+            (
+                self.noise not in ("independent", "shared"),
+                f"noise={self.noise} is unknown: take independent or shared",
+            ),
             (self.samples < 1, f"samples={self.samples}: give at least 1"),
             (self.steps < 1, f"steps={self.steps}: give at least 1"),
             (not 0 < self.lr < math.inf, f"lr={self.lr}: give a positive learning rate"),

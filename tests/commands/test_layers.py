@@ -96,7 +96,9 @@ def test_help_says_what_is_done(capsys) -> None:
     toy, own = (replace(plain, **toy_settings(editor)) for editor in ("lsd", "csd-edit"))
     assert own == replace(plain, **toy_settings("dds"), editor=plain.editor)
     assert f"steps; default: {plain.steps} (the paper states none), with the toy prior {toy.steps}" in said
-    assert f"Adam for the layer's generator; default: Text2LIVE's {plain.lr:g}" in said and "AdamW" not in said
+    falls = "with the toy prior it falls to a tenth"
+    assert f"Adam for the layer's generator; default: {plain.lr:g}, Text2LIVE's first; {falls}" in said
+    assert "AdamW" not in said and plain.lr_end == 1 and toy.lr_end == own.lr_end == 0.1
     assert f"Adam for the residual latent; 0 leaves it out; default: {plain.latent_lr:g}" in said
     assert toy.lr == own.lr == plain.lr and toy.latent_lr == plain.latent_lr
     assert toy.guidance_scale == plain.guidance_scale and toy.t_max == plain.t_max and toy.t_min == own.t_min
@@ -121,6 +123,7 @@ def test_help_says_what_is_done(capsys) -> None:
         (["--mask", "SMALL", "--lambda-sparsity", "3"], "--lambda-sparsity 3.0 is for layers without a mask"),
         (["--lambda-sparsity", "-1"], "--lambda-sparsity -1"),
         (["--image-guidance", "2"], "--image-guidance has no meaning"),
+        (["--editor", "csd", "--guide", "latent"], "--guide latent leaves one particle, so that --editor csd"),
         (["--editor", "dds"], "--source-prompt"),
         (["--source-prompt", "a cube"], "--source-prompt"),
         (["--steps", "0"], "--steps 0"),

@@ -1,6 +1,8 @@
 """`csd synthesize` with the toy prior: what it writes, how it is stopped, what it refuses."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 from csd_nerf.cli import main
 from csd_nerf.commands import sitting
 from csd_nerf.commands.edit_flags import PriorFlags
+from csd_nerf.images.synthesis import TOY as own
+from csd_nerf.images.synthesis import SynthesisSettings
 from csd_nerf.priors.autoencoder import Autoencoder
 from csd_nerf.priors.diffusion import DiffusionPrior
 from tests.commands.pictures import pixels
@@ -78,6 +82,22 @@ def test_a_stopped_ablation_goes_on_to_the_same_pictures(tmp_path: Path, monkeyp
         assert np.array_equal(pixels(path), pixels(tmp_path / "part" / path.name))
     whole, part = (json.loads((tmp_path / name / "synthesis.json").read_text()) for name in ("whole", "part"))
     assert whole == part and set(part["losses, last tenth"]) == {"LSD", "LSD + FM", "LSD + KL", "LSD + FM + KL"}
+
+
+def test_help_says_what_is_done(capsys) -> None:
+    """Defaults in the help against those that the settings have."""
+    with pytest.raises(SystemExit):
+        main(["synthesize", "--help"])
+    said = re.sub(r"[^ -~]+", " ", capsys.readouterr().out)  # borders
+    said = re.sub(r"\s+", " ", said)
+    plain = SynthesisSettings()
+    toy = replace(plain, **own)
+    assert f"Optimisation steps; default: the paper's {plain.steps}, with the toy prior {toy.steps}" in said
+    assert f"AdamW; default: the paper's {plain.lr:g}; with the toy prior it falls to a tenth" in said
+    assert plain.lr_end == 1 and toy.lr_end == 0.1 and toy.lr == plain.lr
+    assert f"Text guidance; default: {plain.guidance_scale:g}." in said and toy.guidance_scale == plain.guidance_scale
+    assert f"default: {plain.t_min:g}, with the toy prior {toy.t_min:g}." in said
+    assert f"Highest noise level; default: {plain.t_max:g}." in said and toy.t_max == plain.t_max
 
 
 @pytest.mark.parametrize(

@@ -46,14 +46,14 @@ class TestNetwork:
         layer = SkipNetwork(8, 4, 5)(torch.rand(1, 3, *size))
         assert layer.shape == (1, 4, *size) and (layer > 0).all() and (layer < 1).all()
 
-    def test_text2live_has_five_scales_of_128_channels(self) -> None:
+    def test_text2live_has_seven_scales_of_128_channels(self) -> None:
         network = SkipNetwork()
         convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-        assert len(convolutions) == 5 * 5 + 1
-        assert sum(one.stride == (2, 2) for one in convolutions) == 5
+        assert len(convolutions) == 7 * 5 + 1
+        assert sum(one.stride == (2, 2) for one in convolutions) == 7
         # Down: 3x3 of 3 or 128 channels and 3x3 of 128; across: 1x1 to 4; up: 3x3 of 132 and 1x1 of 128.
         weights = sum(one.weight.numel() for one in convolutions)
-        by_hand = (3 + 9 * 128) * 128 * 9 + 3 * 4 + 4 * 128 * 4 + 5 * (132 * 128 * 9 + 128 * 128) + 4 * 128
+        by_hand = (3 + 13 * 128) * 128 * 9 + 3 * 4 + 6 * 128 * 4 + 7 * (132 * 128 * 9 + 128 * 128) + 4 * 128
         assert weights == by_hand
 
     def test_every_weight_is_reached(self) -> None:
@@ -204,6 +204,8 @@ def test_a_failure_keeps_what_was_reached(prior, monkeypatch) -> None:
         ({"lambda_sparsity": -1.0}, "lambda_sparsity=-1.0"),
         ({"t_min": 0.9, "t_max": 0.1}, "t_min=0.9 is above"),
         ({"editor": "dds"}, "source_prompt"),
+        ({"editor": "csd", "guide": "latent"}, "editor=csd has nothing to mix"),
+        ({"width": 0}, "width=0"),
         ({"source_prompt": "a cube"}, "has no meaning for editor=lsd"),
         ({"losses": LossWeights(feature_matching=0.0, kl=1.0, lsd=0.0)}, "the prompt is not heard"),
     ],
@@ -211,6 +213,14 @@ def test_a_failure_keeps_what_was_reached(prior, monkeypatch) -> None:
 def test_settings_that_cannot_work(prior, change, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         edit_layers(prior, picture(), "make it red", replace(FAST, **change))
+
+
+@pytest.mark.parametrize("name", ["editor", "guide"])
+def test_names_that_are_none_are_refused_where_types_are_not_checked(name: str) -> None:
+    settings = replace(FAST)
+    object.__setattr__(settings, name, "best")
+    with pytest.raises(ValueError, match=f"{name}=best is unknown"):
+        settings.validate()
 
 
 def test_pictures_masks_and_priors_that_cannot_work(prior, tmp_path: Path) -> None:
@@ -224,7 +234,7 @@ def test_pictures_masks_and_priors_that_cannot_work(prior, tmp_path: Path) -> No
         edit_layers(prior, picture(), "make it red", FAST, mask=torch.zeros(32, 32))
     with pytest.raises(ValueError, match=r"has values outside \[0, 1\]"):
         edit_layers(prior, picture(), "make it red", FAST, mask=torch.full((32, 32), 2.0))
-    with pytest.raises(ValueError, match="works on pixels"):
+    with pytest.raises(ValueError, match="works on pixels .* take a latent diffusion model$"):
         edit_layers(FormulaPrior(), picture(), "make it red", FAST)
     plain = load_prior(make_tiny_prior(tmp_path / "plain", in_channels=4), dtype="fp32")
     with pytest.raises(ValueError, match="has no image input"):

@@ -161,6 +161,14 @@ def test_what_cannot_work_is_said_at_once(prior, change, said: str) -> None:
         synthesize(prior, "make it red", replace(FAST, **change))
 
 
+@pytest.mark.parametrize("name", ["kernel", "noise"])
+def test_names_that_are_none_are_refused_where_types_are_not_checked(name: str) -> None:
+    settings = replace(FAST)
+    object.__setattr__(settings, name, "RBF")
+    with pytest.raises(ValueError, match=f"{name}=RBF is unknown"):
+        settings.validate()
+
+
 def test_prompts_ablations_and_priors_that_cannot_work(prior) -> None:
     with pytest.raises(ValueError, match="prompt is empty"):
         synthesize(prior, "  ", FAST)
