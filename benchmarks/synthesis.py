@@ -165,6 +165,16 @@ def group_lines(name: str, found: list[dict], right: list[list[float]]) -> str:
     return f"| {name} | " + " | ".join(shown(bootstrap(values)) for values in columns) + " |"
 
 
+def paired(spreads: dict[str, list[float]]) -> list[str]:
+    """What the kernel does to the spread, for both kinds of noise."""
+    said = []
+    for noise in ("independent", "shared"):
+        alone, mixed = (next(n for n, how in GROUPS_OF.items() if how == (k, noise)) for k in ("independent", "rbf"))
+        differences = [b - a for a, b in zip(spreads[alone], spreads[mixed], strict=True)]
+        said.append(f"{noise} noise {shown(bootstrap(differences), signed=True)}")
+    return said
+
+
 def main(work: Path, real: tuple[Path, Path] | None) -> None:
     """Compute what is missing, then write tables and sheets."""
     prior = load_prior("toy", dtype="bf16")
@@ -189,6 +199,8 @@ def main(work: Path, real: tuple[Path, Path] | None) -> None:
     ratios = {name: found["ratio"] for name, found in sets.items()}
     lines = ["| samples | right | spread of the samples | saturation | sharpness |", "|---|---|---|---|---|"]
     lines += [group_lines(name, found, [right.pop(0) for _ in found]) for name, found in groups.items()]
+    spreads = {name: [spread(one["images"]) for one in found] for name, found in groups.items()}
+    lines += ["", "Spread with the kernel less that without, paired within captions: " + "; ".join(paired(spreads))]
     RESULTS.mkdir(parents=True, exist_ok=True)
     sheet = [(name.replace(", ", ",\n"), list(found["images"])) for name, found in sets.items()]
     write_sheet(RESULTS / "ablation.jpg", contact_sheet(sheet, scale=2))
@@ -199,7 +211,7 @@ def main(work: Path, real: tuple[Path, Path] | None) -> None:
     if real is not None:
         text += "\n" + "\n".join(measure_real(*real, work)) + "\n"
     (RESULTS / "tables.md").write_text(text)
-    numbers = {"rows": rows, "ratios": ratios, "captions": words}
+    numbers = {"rows": rows, "ratios": ratios, "captions": words, "spread of the samples": spreads}
     (RESULTS / "synthesis.json").write_text(json.dumps(numbers, indent=1) + "\n")
     print(text)
 
