@@ -58,12 +58,9 @@ from csd_nerf.images.stylegan.generated import GeneratedLatents
 from csd_nerf.images.stylegan.generator import Generator
 from csd_nerf.images.stylegan.settings import AdaptSettings
 from csd_nerf.priors import LatentDiffusionPrior
-from csd_nerf.priors.decoder_features import decoder_of
+from csd_nerf.priors.decoder_features import decoder_of, matched_together
 
 REGULARISED_EVERY = 4
-_DECODED_PIXELS = 4 * 256 * 256
-"""Pixels of pictures whose features are matched in one call: Stable Diffusion's decoder keeps some 3 GB of activations
-of each picture of 512 x 512, and each comes twice."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +185,7 @@ class _Adaptation:
         kernel = RBFKernel() if settings.kernel == "rbf" else IndependentKernel()
         noise = SharedNoise() if settings.noise == "shared" else IndependentNoise()
         decoder = decoder_of(self.prior) if settings.losses.feature_matching else None
-        rows = max(1, _DECODED_PIXELS // self.prior.size**2)
+        rows = matched_together(self.prior.size, self.prior.size)
         losses = LatentLosses(replace(alone, kernel=kernel, noise=noise), settings.losses, decoder, rows_per_call=rows)
         pull = replace(alone, baseline=SourceScore(TextGuidance(settings.guidance_scale)))
         return GuidedLosses(losses, settings.clamp, settings.directional, pull, self.shown)
