@@ -88,8 +88,10 @@ class Distiller:
         difference = score - baseline
         check_finite("the score", difference, int(t))
 
-        gram, repulsion = self.kernel(noised.x_t)
-        mixed = torch.einsum("ji,j...->i...", gram, difference)
+        # Somebody else's autocast would take the products in half precision, where distances overflow.
+        with torch.autocast(particles.device.type, enabled=False):
+            gram, repulsion = self.kernel(noised.x_t)
+            mixed = torch.einsum("ji,j...->i...", gram, difference)
         push = sigma * repulsion if self.repulsion == "sigma" else repulsion
         by_row = self.mixing == "row" or isinstance(self.kernel, IndependentKernel)
         share = gram.sum(dim=0) if by_row else gram.new_full((len(particles),), len(particles))

@@ -142,3 +142,22 @@ def test_row_mixing_keeps_the_step_of_equal_scores() -> None:
     assert mean_step(24, "row") == pytest.approx(mean_step(4, "row"), rel=0.05)
     shrink = mean_step(24, "mean") / mean_step(4, "mean")
     assert shrink == pytest.approx((2 / 25) / (2 / 5), rel=0.35)
+
+
+def test_somebody_elses_autocast_leaves_kernel_and_mixing_in_full_precision() -> None:
+    """Close particles, as those of an edit are: half of their distances would be rounding, or an error of types."""
+
+    class Halves(FormulaPrior):
+        def predict_noise(self, x_t: Tensor, t: Tensor, condition: Condition) -> Tensor:
+            return x_t / 2
+
+    prior, target = Halves(), random_target(5)
+    assert target.source is not None
+    target = replace(target, source=target.source.float())
+    x = (random_particles(5) * 1e-2 + random_particles(1)).float()
+    distiller = make_edit_distiller(prior, EditSettings(noise="shared"))
+    expected = distiller(x, target, seeded())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = distiller(x, target, seeded())
+    assert found.gradient.dtype == torch.float32
+    assert torch.equal(found.gradient, expected.gradient) and torch.equal(found.gram, expected.gram)
