@@ -107,7 +107,7 @@ class DiffusionPrior(ABC):
         """A digest of everything but its inputs that the network's answers depend on, down to their rounding."""
         if self._fingerprint is None:
             digest = hashlib.blake2b(digest_size=16)
-            precision = (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+            precision = _float32_precision()
             where = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else str(self.device)
             about = (type(self).__name__, self.prediction_type, self.dtype, where, torch.__version__, precision)
             digest.update(repr((about, sorted(dict(self.unet.config).items(), key=str))).encode())
@@ -176,6 +176,18 @@ def check_batch_size(batch_size: int | None) -> None:
     """Raise `ValueError` for batch sizes below 1."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: give at least 1, or None for all rows in one call")
+
+
+def _float32_precision() -> tuple[Any, ...]:
+    """How products and convolutions of float32 numbers are rounded.
+
+    Since torch 2.9 it is set by names of which some cannot be read by the older ones: those then raise.
+    """
+    backends: Any = torch.backends
+    if not hasattr(backends, "fp32_precision"):
+        return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32
+    parts = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    return tuple(part.fp32_precision for part in parts)
 
 
 def _sample_size(unet: Any) -> int:

@@ -1,6 +1,7 @@
 """The bank on the disk: exact, bounded, and never wrong whatever happens to its files."""
 
 import logging
+import operator
 import os
 from pathlib import Path
 
@@ -121,6 +122,20 @@ def test_the_fingerprint_tells_networks_and_precisions_apart(tmp_path: Path, edi
         list(nudged.unet.parameters())[-1].view(-1)[0] += 1e-6
     prints = {prior.fingerprint() for prior in [first, nudged, *others]}
     assert len(prints) == 5
+
+
+@pytest.mark.parametrize("name", ["cuda.matmul", "cudnn.conv", "mkldnn.matmul"])
+def test_the_fingerprint_tells_roundings_of_float32_apart_whichever_name_they_are_set_by(edit_folder: Path, name: str):
+    """torch refuses to read by its older names what was set by the newer ones."""
+    part = operator.attrgetter(name)(torch.backends)
+    if not hasattr(part, "fp32_precision"):
+        pytest.skip("this torch has the older names only")
+    before, now = load_prior(edit_folder, device="cpu", dtype="fp32").fingerprint(), part.fp32_precision
+    part.fp32_precision = "ieee" if now == "tf32" else "tf32"
+    try:
+        assert load_prior(edit_folder, device="cpu", dtype="fp32").fingerprint() != before
+    finally:
+        part.fp32_precision = now
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
