@@ -18,18 +18,31 @@ RANK = int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")
 
 
 @contextmanager
-def working_together() -> Iterator[None]:
-    """Join the processes that torchrun has started, if it has."""
+def working_together(device: str) -> Iterator[None]:
+    """Join the processes that torchrun has started, if it has, each with a GPU of its own or all on the CPU.
+
+    `device` is what --device says. Raises `ValueError` where it gives all of them one GPU, or there are too few.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) <= 1:
         yield
         return
     import torch
     import torch.distributed as dist
 
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    dist.init_process_group("nccl" if cuda else "gloo")
+    from csd_nerf.priors.sharded import meet_on
+
+    if device.startswith("cuda:"):
+        raise ValueError(f"--device {device}: each of several processes has a GPU of its own; give auto, cuda or cpu")
+    gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    if gpu:
+        here, count = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+        if here > count:
+            raise ValueError(
+                f"torchrun --nproc-per-node {here}: torch sees {count} GPU(s) here; start at most as many processes, "
+                "or give --device cpu"
+            )
+        meet_on(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+    dist.init_process_group("nccl" if gpu else "gloo")
     try:
         yield
         dist.barrier()  # nobody leaves while another may still need it

@@ -52,7 +52,7 @@ class Video:
 
     def run(self) -> int:
         """Edit and write; status 130 if it was stopped."""
-        with working_together(), own_flags():
+        with working_together(self.flags.device), own_flags():
             return self._run()
 
     def _run(self) -> int:

@@ -35,6 +35,16 @@ def is_main() -> bool:
     return processes() == 1 or dist.get_rank() == 0
 
 
+def meet_on(device: str | torch.device) -> None:
+    """Make `device` this process's own if it is a GPU.
+
+    A process begins on the first GPU, where two of them cannot meet: NCCL refuses a GPU that has two ranks. Neither
+    torchrun nor nerfstudio's launcher changes that.
+    """
+    if torch.device(device).type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def agreed(flag: bool) -> bool:
     """Whether it is true in any process. All of them must ask."""
     if processes() == 1:

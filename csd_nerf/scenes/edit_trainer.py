@@ -19,7 +19,7 @@ from nerfstudio.utils import writer
 
 from csd_nerf.distill.editing import check_edit
 from csd_nerf.distill.types import ImagePrior
-from csd_nerf.priors.sharded import ShardedPrior, agreed, is_main, main_says, processes
+from csd_nerf.priors.sharded import ShardedPrior, agreed, is_main, main_says, meet_on, processes
 from csd_nerf.scenes.checkpoints import (
     find_checkpoint,
     keep_scene,
@@ -59,6 +59,8 @@ class EditTrainer(SceneTrainer):
         if not is_main():
             config = silent(config)
         super().__init__(config, local_rank, world_size, _REMEDY)
+        if world_size > 1:
+            meet_on(self.device)
         self.edit_steps = config.max_num_iterations
         self.prior = prior
         self.scene_checkpoint: Path | None = None

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from csd_nerf.scenes import SceneError, load_scene
-from csd_nerf.scenes.edit_trainer import EditTrainerConfig
+from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
 from csd_nerf.scenes.files import read_picture
 from tests.processes import together
 from tests.scenes.edit_fixtures import NegativePrior, make_trainer, tiny_run, weights
@@ -87,6 +87,19 @@ def test_two_processes_train_one_scene_and_share_its_rounds(tiny_scene: Path, tm
     assert saved.keys() == weights(alone.checkpoint).keys()
     assert all(torch.equal(value, first["weights"][name.removeprefix("_model.")]) for name, value in saved.items())
     assert load_scene(base / "config.yml").render_training_views([0])[0].shape == (3, 16, 16)
+
+
+def test_each_process_meets_the_others_on_its_own_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """nerfstudio's launcher leaves all of them on the first one, which NCCL refuses."""
+    own: list[str] = []
+    monkeypatch.setattr(torch.cuda, "set_device", own.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    config = EditTrainerConfig(output_dir=tmp_path, data=tmp_path, method_name="csd-edit", mixed_precision=False)
+    cases: list[tuple[Literal["cuda", "cpu"], int, int]] = [("cuda", 1, 2), ("cuda", 0, 1), ("cpu", 1, 2)]
+    for kind, rank, size in cases:
+        config.machine.device_type = kind
+        EditTrainer(config, rank, size)
+    assert own == ["cuda:1"]
 
 
 def test_devices_that_are_not_there_or_contradict_are_told(
