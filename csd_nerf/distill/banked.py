@@ -130,7 +130,7 @@ def look_ahead(
         steps_per_call: Steps that share a network call; more than one needs a prior that takes a timestep for each row.
         should_stop: Asked before each call.
 
-    Returns the network samples spent.
+    It ends early where the bank has no room for more. Returns the network samples spent.
     """
     if not isinstance(distiller.baseline, BankedBaseline):
         raise ValueError("looking ahead needs a bank: give the distiller a BankedBaseline")
@@ -148,6 +148,8 @@ def look_ahead(
                 waiting.append((key, t, queries))
             done += 1
         spent += _answer(distiller, bank, waiting)
+        if waiting and bank.read(waiting[-1][0]) is None:
+            break  # there is no room: what is asked from here on would be asked again
     return spent
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from csd_nerf.distill.banked import AnswerBank
+from csd_nerf.distill.banked import AnswerBank, MemoryBank
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.editing import EditResult, check_groups, edit_images
 from csd_nerf.distill.types import ImagePrior
@@ -71,6 +71,8 @@ class SceneEditor:
         session, data = self.session, self.pipeline.datamanager.train_dataset
         originals = [data.original(view) for view in session.schedule.next_batch()]
         settings = self.pipeline.config.settings(session.instruction, session.prompt_rounds)
+        if isinstance(self.bank, MemoryBank):
+            self.bank.clear()  # no later round asks what this one did: other noise
         self._ahead = self._ahead or LookAhead(self.prior, self.bank)
         self._ahead.begin(originals, session.instruction, settings, session.schedule.round_generator())
 

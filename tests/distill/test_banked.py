@@ -141,6 +141,14 @@ def test_looking_ahead_ends_when_it_is_told_to():
     assert torch.equal(found, edit()[0]) and spent == (5 * STEPS - 2 * 2) * N
 
 
+def test_looking_ahead_ends_where_the_bank_is_full():
+    """What is not kept would be asked twice."""
+    bank, prior = MemoryBank(b"network", limit=2 * N * 4 * 3 * 5 * 8), CountingPrior(FormulaPrior())
+    distiller = make_edit_distiller(prior, SETTINGS, bank)
+    spent = look_ahead(distiller, random_particles(N), random_target(N), STEPS, seeded())
+    assert spent == prior.samples == 2 * 2 * N  # one step is kept, the next one finds no room
+
+
 def test_without_a_bank_there_is_nowhere_to_look_ahead_to():
     distiller = make_edit_distiller(FormulaPrior(), SETTINGS)
     with pytest.raises(ValueError, match="needs a bank"):

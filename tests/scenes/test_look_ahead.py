@@ -54,12 +54,16 @@ def test_a_second_edit_of_a_scene_takes_its_source_branch_from_the_bank(tiny_sce
 
 
 def test_looking_ahead_during_training_changes_no_round(tiny_scene: Path, tmp_path: Path):
-    """The closed-form prior answers each row by itself, so that even the rounding is the same."""
+    """The closed-form prior answers each row by itself, so that even the rounding is the same.
+
+    The bank has room for the answers of one round, on latents of 3 x 4 x 4 numbers, and not of two.
+    """
+    room = 2 * VIEWS[0] * STEPS * 3 * 4 * 4 * 4
     expected = tiny_run(tiny_scene, tmp_path / "expected")
     prior = NegativePrior()
     with own_writers():
         trainer = make_trainer(tiny_scene, tmp_path / "ahead", prior)
-        trainer.editor.bank, trainer.editor.ahead = MemoryBank(prior.fingerprint()), True
+        trainer.editor.bank, trainer.editor.ahead = MemoryBank(prior.fingerprint(), room), True
         before, counted = trainer.editor.look_ahead, []
 
         def look_ahead(edit_steps: int) -> None:
