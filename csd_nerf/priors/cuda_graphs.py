@@ -35,7 +35,9 @@ class CudaGraphs:
         device = next(network.parameters()).device
         if device.type != "cuda":
             raise ValueError(f"CUDA graphs need the network on a CUDA device; it is on {device}")
-        self._network, self._shapes = network, shapes
+        self._network, self._shapes, self._device = network, shapes, device
+        # Ours, not torch's own: that one is made for the first device that captures, and then used for all of them.
+        self._stream = torch.cuda.Stream(device)
         self._captured: OrderedDict[Any, _Captured] = OrderedDict()
 
     @torch.no_grad()
@@ -53,7 +55,8 @@ class CudaGraphs:
         captured.inputs.copy_(inputs)
         captured.timestep.copy_(timestep)
         captured.text.copy_(encoder_hidden_states)
-        captured.graph.replay()
+        with torch.cuda.device(self._device):
+            captured.graph.replay()
         return (captured.output.clone(),)
 
     def _capture(self, *arguments: Tensor) -> _Captured:
@@ -62,15 +65,14 @@ class CudaGraphs:
         def call() -> Tensor:
             return self._network(inputs, timestep, encoder_hidden_states=text, return_dict=False)[0]
 
-        with torch.cuda.device(inputs.device):  # streams are those of the current device
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+        with torch.cuda.device(self._device):  # streams are those of the current device
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
                 for _ in range(WARM_UP):
                     call()
-            torch.cuda.current_stream().wait_stream(side)
+            torch.cuda.current_stream().wait_stream(self._stream)
             graph = torch.cuda.CUDAGraph()
             # Other threads (a NeRF that trains on another device) may go on asking for memory meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 output = call()
         return _Captured(graph, inputs, timestep, text, output)

@@ -71,7 +71,7 @@ class DiffusionPrior(ABC):
         if networks.device.type == "cuda":
             # Tensor cores read half-precision convolutions in this order; it changes no number.
             self.unet.to(memory_format=torch.channels_last)
-            self._network = QuickestForm(self.unet, lambda: CudaGraphs(self.unet))
+            self._network = QuickestForm(self.unet, lambda: CudaGraphs(self.unet, shapes=1))
         self.text_encoder = networks.text_encoder
         self.schedule, self.prediction_type = networks.schedule, networks.prediction_type
         self.device, self.dtype = networks.device, networks.dtype

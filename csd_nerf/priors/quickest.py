@@ -5,10 +5,14 @@ of the time; for a large one nothing, while every shape costs a capture and memo
 called as it is until that has taken as many calls as a capture is worth, then captured and compared: the answer with
 the network's, its time with the network's. From then on the quicker one is called. A shape that is called once never
 pays for a capture, and none takes more than about twice what knowing the quicker form beforehand would have taken.
+
+A captured form holds memory for all its activations. So every shape has one of its own, which goes as soon as it is not
+the quicker one, and only few are kept: a shape that is driven out is not captured again.
 """
 
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -27,40 +31,59 @@ class QuickestForm:
     """Calls a network as `UNet2DConditionModel` is called, or its other form."""
 
     def __init__(
-        self, network: Network, make_other: Callable[[], Network], clock: Callable[[], float] = time.perf_counter
+        self,
+        network: Network,
+        make_other: Callable[[], Network],
+        clock: Callable[[], float] = time.perf_counter,
+        *,
+        kept: int = 4,
     ) -> None:
-        """`make_other` makes the other form when the first shape asks for it. `clock` gives seconds."""
-        self._network, self._make_other, self._clock = network, make_other, clock
-        self._other: Network | None = None
+        """`make_other` makes the other form for one shape; `kept` are in use at most. `clock` gives seconds."""
+        self._network, self._make_other, self._clock, self._kept = network, make_other, clock, kept
         self._times: dict[Any, list[float]] = {}
-        self._chosen: dict[Any, Network] = {}
+        self._others: OrderedDict[Any, Network] = OrderedDict()
+        self._settled: set[Any] = set()
 
     def __call__(self, inputs: Tensor, timestep: Tensor, **options: Any) -> Any:
         """The network's answer."""
         text = options.get("encoder_hidden_states")
         key = (inputs.shape, inputs.dtype, timestep.shape, None if text is None else text.shape)
-        if key in self._chosen:
-            return self._chosen[key](inputs, timestep, **options)
+        if key in self._others:
+            self._others.move_to_end(key)
+            return self._others[key](inputs, timestep, **options)
+        if key in self._settled:
+            return self._network(inputs, timestep, **options)
         times = self._times.setdefault(key, [])
         answer, seconds = self._timed(self._network, inputs, timestep, options)
         times.append(seconds)
         if len(times) > _PATIENCE:
-            self._chosen[key] = self._compared(min(times), answer, inputs, timestep, options)
+            self._settle(key, min(times), answer, (inputs, timestep, options))
         return answer
 
-    def _compared(self, seconds: float, answer: Any, inputs: Tensor, timestep: Tensor, options: Any) -> Network:
-        """The form to use from now on; `answer` and `seconds` are the network's."""
+    def _settle(self, key: Any, seconds: float, answer: Any, question: tuple[Tensor, Tensor, Any]) -> None:
+        """Decide which form this shape has from now on; `answer` and `seconds` are the network's."""
+        self._settled.add(key)
+        del self._times[key]
+        other = self._quicker(seconds, answer, *question)
+        if other is None:
+            return
+        self._others[key] = other
+        if len(self._others) > self._kept:
+            self._others.popitem(last=False)
+
+    def _quicker(self, seconds: float, answer: Any, inputs: Tensor, timestep: Tensor, options: Any) -> Network | None:
+        """The other form, if it is quicker than the network and answers the same."""
         try:
-            self._other = self._other or self._make_other()
-            found, _ = self._timed(self._other, inputs, timestep, options)  # makes it
-            other = min(self._timed(self._other, inputs, timestep, options)[1] for _ in range(2))
+            made = self._make_other()
+            found, _ = self._timed(made, inputs, timestep, options)  # captures
+            other = min(self._timed(made, inputs, timestep, options)[1] for _ in range(2))
         except Exception as error:  # the network itself works
             log.warning("the network cannot be captured (%s: %s) and is called as it is", type(error).__name__, error)
-            return self._network
+            return None
         if not torch.allclose(found[0].float(), answer[0].float(), rtol=1e-2, atol=1e-2):
             log.warning("the captured network answers otherwise than the network, which is called as it is")
-            return self._network
-        return self._other if other < _GAIN * seconds else self._network
+            return None
+        return made if other < _GAIN * seconds else None
 
     def _timed(self, network: Network, inputs: Tensor, timestep: Tensor, options: Any) -> tuple[Any, float]:
         self._wait(inputs)

@@ -1,5 +1,8 @@
 """Which form of a network is called, with a clock that the test turns."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -61,6 +64,29 @@ def test_every_shape_is_judged_by_itself():
     call(form, 2, 10)
     call(form, 50, 10)
     assert plain.calls == 5 + 10 and other.calls == (3 + 5) + 3
+
+
+def test_forms_that_are_not_used_are_let_go_with_their_memory():
+    clock, made = [0.0], []
+
+    def make() -> Form:
+        form = Form(clock, 0.1 if len(made) < 3 else 2.0)
+        made.append(weakref.ref(form))
+        return form
+
+    plain = Form(clock, 1.0)
+    form = QuickestForm(plain, make, lambda: clock[0], kept=2)
+    for rows in (1, 2, 3, 4):
+        call(form, rows, 5)
+        call(form, 2, 1)  # the one that is used most stays
+    gc.collect()
+    assert [one() is not None for one in made] == [False, True, True, False]
+    before, calls = plain.calls, [one().calls for one in made if one() is not None]
+    for rows in (1, 2, 3, 4):
+        call(form, rows, 10)
+    assert len(made) == 4  # what was driven out is not made again, over and over
+    assert plain.calls == before + 2 * 10
+    assert [one().calls for one in made if one() is not None] == [count + 10 for count in calls]
 
 
 def test_a_form_that_cannot_be_made_or_answers_otherwise_is_told_and_not_used(caplog: pytest.LogCaptureFixture):
