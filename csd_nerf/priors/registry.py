@@ -212,6 +212,9 @@ def _device(device: str | torch.device) -> torch.device:
         raise ValueError(f"device {str(device)!r} is unknown: give auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {str(device)!r}: torch sees no GPU here; give 'auto' or 'cpu'")
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(f"device {str(device)!r}: torch sees {count} GPU(s) here, from cuda:0 on; give one of them")
     return chosen
 
 

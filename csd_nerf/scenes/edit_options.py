@@ -222,6 +222,21 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(f"--pipeline.prior-batch-size {self.prior_batch_size}: give at least 1.")
         if self.seed < 0:
             raise SceneError(f"--pipeline.seed {self.seed}: give 0 or more.")
+        self._check_bank()
+
+    def _check_bank(self) -> None:
+        if self.source_bank is None:
+            if self.source_bank_gigabytes != type(self).source_bank_gigabytes:
+                raise SceneError(
+                    "--pipeline.source-bank-gigabytes is for --pipeline.source-bank: give that folder too, or leave it "
+                    "out."
+                )
+            return
+        settings = self.settings()
+        if settings.parts.samples or settings.resolved().baseline != "source":
+            raise SceneError(
+                f"--pipeline.source-bank: --pipeline.editor {self.editor} asks nothing about the source; leave it out."
+            )
 
 
 _PANEL = {"guidance_scale": "Guidance", "image_guidance_scale": "Image guidance", "steps": "Edit steps"}

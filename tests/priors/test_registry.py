@@ -186,6 +186,13 @@ def test_bad_device_and_precision_are_refused(edit_folder: Path):
             load_prior(edit_folder, device="cuda:0")
 
 
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=r"device 'cuda:2': torch sees 2 GPU\(s\) here, from cuda:0 on"):
+        load_prior("no prior of this name", device="cuda:2")
+
+
 def test_libraries_that_do_not_fit_together_are_named(edit_folder: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(PriorError, match=r"torch \S+, diffusers \S+, transformers \S+ do not work together.*torch25"):

@@ -120,6 +120,9 @@ def test_empty_prompt(tiny_scene: Path, tmp_path: Path, prompt: str):
         ({"edit_every": 0}, "--pipeline.edit-every 0: give at least 1"),
         ({"prior_batch_size": 0}, "--pipeline.prior-batch-size 0: give at least 1"),
         ({"seed": -1}, "--pipeline.seed -1: give 0 or more"),
+        ({"source_bank_gigabytes": 2.0}, "--pipeline.source-bank-gigabytes is for --pipeline.source-bank"),
+        ({"source_bank": Path("b"), "editor": "sds"}, "--pipeline.source-bank: --pipeline.editor sds asks nothing"),
+        ({"source_bank": Path("b"), "editor": "in2n"}, "--pipeline.source-bank: --pipeline.editor in2n asks nothing"),
     ],
 )
 def test_numbers_out_of_order(tiny_scene: Path, tmp_path: Path, change: dict[str, Any], message: str):
