@@ -2,7 +2,8 @@
 
 One file holds the answers of one step. It is written beside its place and then renamed, and carries a digest of what is
 in it: a file that is torn, damaged or of another version is removed and counts as missing. The folder keeps to a limit;
-what was not read for the longest time goes first. Several processes may share it.
+what was not read for the longest time goes first. Several processes may share it; each may then exceed the limit by a
+tenth before it sees what the others have written.
 """
 
 import hashlib
@@ -41,7 +42,8 @@ class SourceBank:
         """How many answers were known, and how many were not."""
         self._folder, self._limit = folder, limit
         self._size = sum(size for _, size, _ in self._files())
-        self._failed = False
+        self._written = 0  # since the folder was last looked through: others may have written as much
+        self._told: set[str] = set()
 
     def read(self, key: str) -> Answers | None:
         """The answers under a key, float32; None if there are none."""
@@ -61,11 +63,15 @@ class SourceBank:
         return answers
 
     def write(self, key: str, answers: Answers) -> None:
-        """Keep answers, unless they are not finite or alone larger than the limit. A full disk is told once."""
+        """Keep answers, unless they are not finite or alone exceed the limit. That, or a full disk, is told once."""
         if not all(bool(torch.isfinite(answer).all()) for answer in answers):
             return
         content = _pack(answers, key)
         if len(content) > self._limit:
+            megabytes = len(content) / 1e6
+            self._tell(
+                "source bank: the answers of one step are %.1f MB, more than it may hold; none are kept", megabytes
+            )
             return
         path = self._path(key)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -74,15 +80,19 @@ class SourceBank:
             temporary.write_bytes(content)
             os.replace(temporary, path)
         except OSError as error:
-            if not self._failed:
-                log.warning("source bank: %s cannot be written (%s); answers are not kept", path, error.strerror)
-            self._failed = True
+            self._tell("source bank: %s cannot be written (%s); answers are not kept", path, error.strerror)
             return
         finally:
             temporary.unlink(missing_ok=True)
         self._size += len(content)
-        if self._size > self._limit:
+        self._written += len(content)
+        if self._size > self._limit or self._written > (1 - _ROOM) * self._limit:
             self._make_room()
+
+    def _tell(self, what: str, *values: object) -> None:
+        if what not in self._told:
+            log.warning(what, *values)
+        self._told.add(what)
 
     def _path(self, key: str) -> Path:
         return self._folder / key[:2] / f"{key}.safetensors"
@@ -98,7 +108,9 @@ class SourceBank:
 
     def _make_room(self) -> None:
         files = sorted(self._files())
-        self._size = sum(size for _, size, _ in files)
+        self._size, self._written = sum(size for _, size, _ in files), 0
+        if self._size <= self._limit:
+            return
         for _, size, path in files:
             if self._size <= _ROOM * self._limit:
                 break

@@ -83,9 +83,20 @@ def test_the_folder_keeps_to_its_limit_and_what_was_read_last_stays(tmp_path: Pa
     assert held(tmp_path) <= 10_000 and not list(tmp_path.rglob("*.tmp")) and again.read(OTHER) is not None
 
 
-def test_what_is_too_large_or_not_finite_is_not_kept(tmp_path: Path):
+def test_several_that_share_a_folder_keep_to_its_limit_together(tmp_path: Path):
+    """Each by itself would fill it; a tenth of it may be there that another has not seen yet."""
+    banks = [SourceBank(tmp_path, b"f", limit=100_000) for _ in range(3)]
+    for index in range(180):
+        banks[index % 3].write(f"{index:040x}", [draw(1, 4, 8, 8, seed=index)])
+        assert held(tmp_path) <= 130_000
+    assert held(tmp_path) > 80_000
+
+
+def test_what_is_too_large_or_not_finite_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     bank = SourceBank(tmp_path, b"f", limit=100)
-    bank.write(KEY, [draw(1, 4, 8, 8)])
+    for key in (KEY, OTHER):
+        bank.write(key, [draw(1, 4, 8, 8)])
+    assert caplog.text.count("more than it may hold") == 1
     SourceBank(tmp_path, b"f").write(OTHER, [torch.full((1, 4, 8, 8), torch.nan)])
     assert not list(tmp_path.rglob("*.safetensors"))
 
