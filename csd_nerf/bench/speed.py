@@ -44,6 +44,8 @@ from csd_nerf.priors.source_bank import SourceBank
 SETTINGS = EditSettings(preset="released", image_condition="mode", image_guidance_scale=1.5)
 """The released code's choices, so that its schedule can be held against ours; the cost is that of every preset."""
 REFERENCE = "ours"
+EXACT = 1e-5
+"""Largest relative difference of gradients in float32: who computes something else is not a contestant."""
 Contestants = dict[str, Callable[[], Tensor | None]]
 
 
@@ -70,7 +72,7 @@ class Measured:
     particles: int
     timings: dict[str, Timing]
     failures: dict[str, str]
-    """Contestants that could not run, and why."""
+    """Contestants that could not run, or computed something else, and how."""
     sample_flops: int
     """Floating-point operations of one network sample, a multiplication and an addition counted as two."""
     product_flops: int
@@ -137,7 +139,7 @@ def measure(prior: DiffusionPrior, n: int, *, rounds: int = 7, compiled: bool = 
 
 
 def _made_ready(prior: DiffusionPrior, contestants: Contestants) -> tuple[dict[str, Timing], dict[str, str]]:
-    """Let everyone run: what that says of all but the time, and who cannot run and why."""
+    """Let everyone run: what that says of all but the time, and who is out of it and why."""
     ready, failures, gradients = {}, {}, {}
     for name, contestant in contestants.items():
         try:
@@ -155,7 +157,12 @@ def _made_ready(prior: DiffusionPrior, contestants: Contestants) -> tuple[dict[s
         for name, gradient in gradients.items()
         if gradient is not None
     }
-    return {name: replace(timing, error=errors.get(name)) for name, timing in ready.items()}, failures
+    if prior.dtype == torch.float32:
+        for name, error in errors.items():
+            if not error <= EXACT:
+                failures[name] = f"its gradient differs from that of {REFERENCE} by {error:.1e}, more than {EXACT:.0e}"
+    kept = {name: replace(timing, error=errors.get(name)) for name, timing in ready.items() if name not in failures}
+    return kept, failures
 
 
 @contextmanager

@@ -112,7 +112,7 @@ def _step_section(entry: dict[str, Any]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", f"Targets: {'; '.join(_judged(entry))}."]
-    return lines + [f"\n{name} could not run: {why}" for name, why in entry["failures"].items()]
+    return lines + [f"\n{name} is left out: {why}" for name, why in entry["failures"].items()]
 
 
 def _judged(entry: dict[str, Any]) -> list[str]:

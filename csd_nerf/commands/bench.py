@@ -9,6 +9,7 @@ import tyro
 
 from csd_nerf.commands.bench_report import say, write_report
 from csd_nerf.commands.bench_sitting import sit
+from csd_nerf.commands.folders import check_folder
 
 if TYPE_CHECKING:
     from csd_nerf.bench.benchmarks import Benchmark
@@ -139,12 +140,7 @@ class Bench:
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers {self.workers}: give at least 1")
         for flag, folder in (("--output", self._output()), ("--work", self.work)):
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"{flag} {folder} cannot be made ({error.strerror}): give another folder") from error
-            if not os.access(folder, os.W_OK):
-                raise ValueError(f"{flag} {folder} cannot be written to: give another folder")
+            check_folder(flag, folder)
 
     def _prepared(self) -> "tuple[Plan, Engine, Store, dict[str, Any]]":
         """Check everything that can fail before the first cell."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from csd_nerf.commands.folders import check_folder
+
 if TYPE_CHECKING:
     from csd_nerf.priors.registry import DType
 
@@ -45,6 +47,7 @@ class SpeedRun:
         from csd_nerf.bench.speed import measure
         from csd_nerf.priors import load_prior
 
+        check_folder("--output", self.output)
         kept = self._kept()
         # Reduced precision of float32 products would make the contestants' gradients differ, and flatter the rate.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -84,13 +87,17 @@ class SpeedRun:
 
     def _kept(self) -> list[dict[str, Any]]:
         """Earlier measurements: those of the same prior, precision, machine and particles are replaced."""
+        from csd_nerf.bench import speed_report
+
         path = self.output / "speed.json"
         if not path.is_file():
             return []
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            speed_report.page(kept)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"--output: {path} is damaged ({error}): remove it or give another folder") from error
+        return kept
 
     def _write(self, kept: list[dict[str, Any]], page: str) -> None:
         from csd_nerf.whole_files import write_text

@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,18 @@ def test_a_contestant_that_cannot_run_is_named_and_the_others_are_timed(
     assert "released" not in found.timings and "unsliced" in found.timings
 
 
+def test_who_computes_something_else_is_no_contestant(prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch):
+    """Such as a captured network that reads what it was given before."""
+
+    def wrong(*arguments: Any, **options: Any) -> torch.Tensor:
+        return released_step(*arguments, **options) * (1 + 1e-3)
+
+    monkeypatch.setattr("csd_nerf.bench.speed.released_step", wrong)
+    found = measure(prior, 3, rounds=1)
+    assert {"ours", "source bank"} <= set(found.timings) and not {"released", "unsliced"} & set(found.timings)
+    assert "its gradient differs from that of ours by 1.0e-03, more than 1e-05" in found.failures["released"]
+
+
 def test_what_cannot_be_measured_is_said(prior: DiffusionPrior, tmp_path: Path):
     with pytest.raises(ValueError, match="particles=2: give at least 3"):
         measure(prior, 2)
@@ -128,9 +141,14 @@ def test_the_command_writes_its_tables_and_replaces_what_it_measured_before(
         (["speed", "--scenes", "1000001"], "--scenes has no meaning for csd bench speed"),
         (["scenes", "--rounds", "3"], "--rounds has no meaning for csd bench scenes"),
         (["speed", "--output", "{folder}"], "speed.json is damaged"),
+        (["speed", "--output", "{folder}/other"], "speed.json is damaged"),
+        (["speed", "--output", "{folder}/speed.json"], "--output {folder}/speed.json cannot be made"),
     ],
 )
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], said: str):
     (tmp_path / "speed.json").write_text("no json")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "speed.json").write_text('[{"particles": 4}]')
     assert main(["bench", *[flag.replace("{folder}", str(tmp_path)) for flag in flags]]) == 2
-    assert said in " ".join(capsys.readouterr().err.split())
+    said = said.replace("{folder}", str(tmp_path)).replace(" ", "")
+    assert said in "".join(capsys.readouterr().err.split())
