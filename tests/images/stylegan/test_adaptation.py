@@ -23,7 +23,7 @@ from csd_nerf.images.stylegan.bounds import GuidedLosses, clip_at_percentile
 from csd_nerf.images.stylegan.generated import GeneratedLatents, trained_parameters
 from csd_nerf.images.stylegan.generator import Generator, GeneratorShape
 from csd_nerf.images.stylegan.settings import AdaptSettings
-from csd_nerf.priors import LatentDiffusionPrior, load_prior
+from csd_nerf.priors import LatentDiffusionPrior, decoder_features, load_prior
 from csd_nerf.priors.decoder_features import decoder_of
 from tests.tiny_prior import make_tiny_prior
 
@@ -109,7 +109,7 @@ def test_features_of_large_pictures_are_matched_one_by_one(prior: LatentDiffusio
     monkeypatch.setattr(adaptation, "decoder_of", counted)
     options = settings(fm=1.0, steps=1, samples=3)
     whole = adapt(generator(), prior, PROMPT, options).steps[0].losses
-    monkeypatch.setattr(adaptation, "_DECODED_PIXELS", prior.size**2)
+    monkeypatch.setattr(decoder_features, "MATCHED_PIXELS", 2 * prior.size**2)
     parts = adapt(generator(), prior, PROMPT, options).steps[0].losses
     assert seen == [6, 2, 2, 2]
     assert whole.feature_matching is not None and parts.feature_matching is not None
