@@ -4,8 +4,10 @@ The architecture is that of the deep image prior (Ulyanov et al. 2018), with Tex
 stride-2 and a plain 3x3 convolution lead down, a 1x1 convolution of few channels leads across, and from below come
 bilinearly enlarged features; both are concatenated and pass a 3x3 and a 1x1 convolution. A last 1x1 convolution and a
 sigmoid give colour and opacity. Normalisation is by the statistics of the batch, always: the network is trained on one
-picture and asked about that picture. Text2LIVE's code differs in two places: it does not normalise after the 1x1
-convolution of the largest scale, and mixes the three colours by a fixed matrix before the sigmoid.
+picture and asked about that picture. Features of the largest scale are not normalised after their 1x1 convolution (so
+in Text2LIVE's code): of a layer that should cover all of the picture, normalised features can be even in all places but
+one, where they then are far off, and opacity there falls into a hole. Text2LIVE's code differs in one place: it mixes
+the three colours by a fixed matrix before the sigmoid.
 """
 
 import torch
@@ -30,8 +32,10 @@ class SkipNetwork(nn.Module):
         )
         self.across = nn.ModuleList(_block(width if i else 3, across, 1) for i in range(scales))
         self.join = nn.ModuleList(
-            nn.Sequential(_norm(width + across), _block(width + across, width, 3), _block(width, width, 1))
-            for _ in range(scales)
+            nn.Sequential(
+                _norm(width + across), _block(width + across, width, 3), _block(width, width, 1, norm=scale > 0)
+            )
+            for scale in range(scales)
         )
         self.out = nn.Conv2d(width, 4, 1)
 
@@ -53,10 +57,10 @@ def _flat(hidden: Tensor, channels: int) -> Tensor:
     return hidden.new_zeros((len(hidden), channels, *hidden.shape[-2:]))
 
 
-def _block(channels: int, to: int, size: int, stride: int = 1) -> nn.Sequential:
+def _block(channels: int, to: int, size: int, stride: int = 1, norm: bool = True) -> nn.Sequential:
     pad = "reflect" if size > 1 else "zeros"
     convolution = nn.Conv2d(channels, to, size, stride, size // 2, padding_mode=pad)
-    return nn.Sequential(convolution, _norm(to), nn.LeakyReLU(0.2))
+    return nn.Sequential(convolution, _norm(to) if norm else nn.Identity(), nn.LeakyReLU(0.2))
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

@@ -62,6 +62,18 @@ class TestNetwork:
         (network(picture()[None]) * torch.rand(1, 4, 32, 32)).sum().backward()
         assert all(weight.grad is not None and weight.grad.any() for weight in network.parameters() if weight.ndim > 1)
 
+    def test_a_layer_can_cover_all_of_a_picture(self) -> None:
+        """Were its last features normalised, it could not: 0.85 on the average, and next to nothing in one place."""
+        torch.manual_seed(0)
+        network = SkipNetwork(32, 4, 4)
+        shown = nn.functional.interpolate(torch.rand(1, 3, 9, 27), size=(36, 108), mode="bilinear")
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.0025)
+        for _ in range(40):
+            optimizer.zero_grad()
+            (1 - network(shown)[:, 3]).sum().backward()
+            optimizer.step()
+        assert network(shown)[:, 3].min() > 0.9
+
     def test_sizes_below_one_are_refused(self) -> None:
         with pytest.raises(ValueError, match="scales=0"):
             SkipNetwork(8, 4, 0)
