@@ -195,10 +195,12 @@ def test_a_sheet_needs_the_pictures_not_only_the_numbers(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     fill(plan, store)
     rows = rows_of(plan, store)
-    assert sheets.has_all(store, rows, 1_000_000)
+    assert not sheets.has_all(plan, store, rows, 1_000_000), "there are no true ones"
+    add_pictures(plan, store)
+    assert sheets.has_all(plan, store, rows, 1_000_000)
     elsewhere = store_in(tmp_path / "elsewhere")
     rows = rows_of(plan, elsewhere, report.from_csv(report.to_csv(rows)))
-    assert not sheets.has_all(elsewhere, rows, 1_000_000)
+    assert not sheets.has_all(plan, elsewhere, rows, 1_000_000)
     assert sheets.scene_sheet(plan, elsewhere, rows, 1_000_000) is None
 
 

@@ -30,6 +30,7 @@ def test_auto_is_bfloat16_only_for_edits_on_a_cpu_that_has_it(monkeypatch: pytes
         assert auto_precision("fp32", "cpu") == "fp32"
     monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert auto_precision("auto", "auto") == auto_precision("auto", "cuda:1") == "auto"
 
 

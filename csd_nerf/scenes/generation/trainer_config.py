@@ -36,6 +36,8 @@ class GenerationTrainerConfig(TrainerConfig):
     """Folder of the run, in --output-dir."""
     max_num_iterations: int = 10000
     """Steps of the whole training, those before a resumption included."""
+    steps_per_eval_batch: int = 0
+    """Never: a batch of rays has a loss where there are photos."""
     deterministic: bool = True
     """On a CPU, make the same seed give the same object, bit by bit."""
     vis: Literal[
@@ -51,6 +53,11 @@ class GenerationTrainerConfig(TrainerConfig):
         self.pipeline.check()
         if self.max_num_iterations < 1:
             raise SceneError(f"--max-num-iterations {self.max_num_iterations}: give at least 1.")
+        if self.steps_per_eval_batch:
+            raise SceneError(
+                f"--steps-per-eval-batch {self.steps_per_eval_batch}: there are no photos that a batch of rays could "
+                "be compared with; leave it out (--steps-per-eval-image measures whole views)."
+            )
         for name, entry in self.optimizers.items():
             schedule = entry["scheduler"]
             if isinstance(schedule, WarmupCosineSchedulerConfig):

@@ -191,6 +191,16 @@ def test_the_method_of_the_paper_resumes_bit_by_bit(tmp_path: Path):
     assert 0 < rate < 2e-3
 
 
+def test_a_run_that_is_logged_evaluates_whole_views_and_no_batch_of_rays(tmp_path: Path):
+    def logged(config: GenerationTrainerConfig) -> None:
+        config.vis, config.steps_per_eval_image = "tensorboard", 2
+
+    tiny_run(tmp_path / "logged", configure=logged)
+    assert list((tmp_path / "logged").rglob("events.out.tfevents*"))
+    with pytest.raises(SceneError, match="--steps-per-eval-batch 2: there are no photos"):
+        tiny_run(tmp_path / "batch", configure=lambda config: setattr(config, "steps_per_eval_batch", 2))
+
+
 def test_out_of_memory_names_the_flags_that_reduce_it(tmp_path: Path):
     def full(call: int) -> float:
         raise MemoryError
