@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, forced to the disk, then renamed.
+"""Files that are whole or absent: written beside their place, forced to the disk, then renamed; and their folders.
 
 A process that is killed, or a disk that fills up, leaves the previous version untouched.
 """
@@ -38,3 +38,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8."""
     with in_place_when_done(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(folder: Path, name: str) -> None:
+    """Make a folder that is to be written to; `name` is what errors call it.
+
+    Raises `ValueError` where it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{name} {folder} cannot be made ({error.strerror}): give another folder") from error
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{name} {folder} cannot be written to: give another folder")

@@ -9,7 +9,7 @@ import tyro
 
 from csd_nerf.commands.bench_report import say, write_report
 from csd_nerf.commands.bench_sitting import sit
-from csd_nerf.commands.folders import check_folder
+from csd_nerf.whole_files import make_folder
 
 if TYPE_CHECKING:
     from csd_nerf.bench.benchmarks import Benchmark
@@ -140,7 +140,7 @@ class Bench:
         if self.workers is not None and self.workers < 1:
             raise ValueError(f"--workers {self.workers}: give at least 1")
         for flag, folder in (("--output", self._output()), ("--work", self.work)):
-            check_folder(flag, folder)
+            make_folder(folder, flag)
 
     def _prepared(self) -> "tuple[Plan, Engine, Store, dict[str, Any]]":
         """Check everything that can fail before the first cell."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from csd_nerf.commands.folders import check_folder
+from csd_nerf.whole_files import make_folder
 
 if TYPE_CHECKING:
     from csd_nerf.priors.registry import DType
@@ -47,7 +47,7 @@ class SpeedRun:
         from csd_nerf.bench.speed import measure
         from csd_nerf.priors import load_prior
 
-        check_folder("--output", self.output)
+        make_folder(self.output, "--output")
         kept = self._kept()
         # Reduced precision of float32 products would make the contestants' gradients differ, and flatter the rate.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from csd_nerf.distill.banked import Answers
 from csd_nerf.distill.types import ImagePrior
+from csd_nerf.whole_files import make_folder
 
 log = logging.getLogger("csd_nerf.priors")
 _FORMAT = "csd_nerf source bank 1"
@@ -31,12 +32,7 @@ class SourceBank:
 
     def __init__(self, folder: Path, fingerprint: bytes, *, limit: int = 4 << 30) -> None:
         """`limit` bounds the folder, in bytes. Raises `ValueError` for a folder that cannot be made or written to."""
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ValueError(f"source bank {folder} cannot be made ({error.strerror}): give another folder") from error
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"source bank {folder} cannot be written to: give another folder")
+        make_folder(folder, "source bank")
         self.fingerprint = fingerprint
         self.hits = self.misses = 0
         """How many answers were known, and how many were not."""
