@@ -3,7 +3,8 @@
 The patches lie on a grid of `stride`. A pixel in the middle is seen by k = patch / stride of them along each side, one
 at an edge by a single one: drawn as often as the others, as the paper draws them, patches at an edge leave a border
 that is edited k times less often (k^2 in a corner) and may look unedited. `even` lists them k - 1 times: pixels at an
-edge are then seen k - 1 times, and none more than 2 k - 2 times.
+edge are then seen k - 1 times. It also scatters the patches and fades their borders, since on a photo of a sky at night
+a lattice of the stride was to be seen, and a line where the patches at the edge end.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csd_nerf.distill import ImagePrior
-from csd_nerf.images.patches import Crop, pad_to, patch_corners
+from csd_nerf.images.patches import Crop, pad_to, patch_corners, scattered_corners
 
 SIGHTS = 213
 """How often a latent pixel is optimised by default, on average: that of 200 steps of 4 patches of 64 x 64 on a canvas
@@ -36,6 +37,8 @@ class PanoramaLayout:
     """Height and width of the canvas, in latent pixels."""
     stride: int
     """Distance of neighbouring patches, in latent pixels."""
+    ramp: int = 0
+    """Width in which a patch fades towards its borders, in latent pixels."""
 
     @property
     def patches(self) -> int:
@@ -88,19 +91,21 @@ def panorama_layout(
     _, crop = pad_to(torch.empty(0, height, width), multiple, least, wrap)
     size = crop.padded_height // prior.factor, crop.padded_width // prior.factor
     corners = patch_corners(*size, (patch, patch), apart, wrap)
-    if even:
-        corners = _evened(corners, size, patch, patch // apart - 1, wrap)
-    return PanoramaLayout(crop, corners, patch, multiple, size, apart)
+    if not even:
+        return PanoramaLayout(crop, corners, patch, multiple, size, apart)
+    repeats = _repeats(corners, size, patch, patch // apart - 1, wrap)
+    corners = scattered_corners(corners, size, (patch, patch), apart, wrap).repeat_interleave(repeats, dim=0)
+    return PanoramaLayout(crop, corners, patch, multiple, size, apart, min(patch // 4, patch - apart))
 
 
-def _evened(
+def _repeats(
     corners: Int[Tensor, "n 2"], size: tuple[int, int], patch: int, times: int, wrap: bool
-) -> Int[Tensor, "m 2"]:
-    """List patches at an edge `times` times, those in a corner times squared."""
+) -> Int[Tensor, " n"]:
+    """How often each patch is listed: at an edge `times` times, in a corner times squared."""
     repeats = torch.ones(len(corners), dtype=torch.int64)
     for axis, length in enumerate(size):
         if length == patch or (axis == 1 and wrap):
             continue
         at_edge = (corners[:, axis] == 0) | (corners[:, axis] == length - patch)
         repeats *= torch.where(at_edge, max(1, times), 1)
-    return corners.repeat_interleave(repeats, dim=0)
+    return repeats

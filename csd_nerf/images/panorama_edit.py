@@ -65,7 +65,8 @@ class PanoramaEdit(EditSteps):
 
     def __post_init__(self) -> None:
         """Begin with the source."""
-        self.patches = PatchLatents(self.targets.source, self.targets.corners, self.targets.patch)
+        ramp, wrap = self.layout.ramp, self.layout.crop.wrap
+        self.patches = PatchLatents(self.targets.source, self.targets.corners, self.targets.patch, ramp, wrap)
         self._shown: int | None = None
 
     @property

@@ -62,6 +62,63 @@ def _flush(length: int, patch: int, stride: int) -> Int[Tensor, " m"]:
     return (torch.arange(count) * stride).clamp(max=length - patch)
 
 
+def scattered_corners(
+    corners: Int[Tensor, "n 2"], size: tuple[int, int], patch: tuple[int, int], stride: int, wrap: bool = False
+) -> Int[Tensor, "n 2"]:
+    """The patches of `patch_corners`, each moved by up to half a stride along both sides, the same for every call.
+
+    A network looks different at the border of its patch, and in the period of its strided convolutions. On a grid
+    these places lie above one another and show as a lattice on plain backgrounds; scattered, they average out. No
+    patch is moved away from an edge of the canvas, and no farther than leaves everything covered.
+
+    Args:
+        corners: What `patch_corners` gave for the other arguments.
+        size: Height and width of the canvas.
+        patch: Height and width of a patch.
+        stride: As for `patch_corners`.
+        wrap: As for `patch_corners`.
+    """
+    generator = torch.Generator().manual_seed(0)  # a property of the layout: it has to be the same on resuming
+    moved = corners.clone()
+    for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
+        reach = min(stride, side - stride) // 2
+        offsets = torch.randint(-reach, reach + 1, (len(corners),), generator=generator)
+        places = corners[:, axis]
+        if axis == 1 and wrap:
+            moved[:, axis] = (places + offsets) % length
+        else:
+            at_edge = (places == 0) | (places == length - side)
+            moved[:, axis] = torch.where(at_edge, places, (places + offsets).clamp(0, length - side))
+    return moved
+
+
+def patch_windows(
+    corners: Int[Tensor, "n 2"], size: tuple[int, int], patch: tuple[int, int], ramp: int, wrap: bool = False
+) -> Float[Tensor, "n 1 h w"]:
+    """How much the pixels of each patch count: less within `ramp` of its borders, but for those at the canvas's edge.
+
+    A raised cosine along each side, divided by the mean of one that has both ramps, so that patches that overlap
+    count as much together as without windows.
+
+    Args:
+        corners: Top and left of each patch.
+        size: Height and width of the canvas.
+        patch: Height and width of a patch.
+        ramp: Width of the ramps in latent pixels; 0 is none.
+        wrap: Whether left and right are no edges.
+    """
+    sides = []
+    for axis, (length, side) in enumerate(zip(size, patch, strict=True)):
+        circle = axis == 1 and wrap
+        rise = torch.sin(torch.pi / 2 * ((torch.arange(side) + 0.5) / max(ramp, 0.5)).clamp(0, 1)).square()
+        ones, starts = torch.ones(side), corners[:, axis, None].cpu()
+        before = torch.where((starts > 0) | circle, rise, ones)
+        after = torch.where((starts < length - side) | circle, rise.flip(0), ones)
+        mean = 1.0 if length <= side and not circle else float((rise * rise.flip(0)).mean())
+        sides.append(before * after / mean)
+    return (sides[0][:, :, None] * sides[1][:, None, :])[:, None]
+
+
 def _places(
     corners: Int[Tensor, "n 2"], patch: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> Int[Tensor, "n h w"]:

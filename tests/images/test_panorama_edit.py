@@ -33,7 +33,7 @@ def test_samplers_make_fifty_steps_unless_told() -> None:
 
 
 def prepared(prior: FormulaPrior, settings: EditSettings, some: int | None = None, height: int = 12, width: int = 20):
-    layout = panorama_layout(prior, height, width, stride=2)
+    layout = panorama_layout(prior, height, width, stride=2, even=False)
     source = picture(height, width)
     return prepare(prior, source, ("make it red", ""), [], layout, settings, seeded(5), some=some)
 

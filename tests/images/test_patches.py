@@ -5,7 +5,17 @@ import torch
 from torch import Tensor
 
 from csd_nerf.distill.noise import CanvasNoise
-from csd_nerf.images.patches import Crop, cut, normalised, pad_to, patch_corners, scatter
+from csd_nerf.images.canvas import PatchLatents
+from csd_nerf.images.patches import (
+    Crop,
+    cut,
+    normalised,
+    pad_to,
+    patch_corners,
+    patch_windows,
+    scatter,
+    scattered_corners,
+)
 
 LAYOUTS = [(9, 14, (4, 5), 3, False), (8, 8, (8, 8), 8, False), (9, 14, (4, 5), 3, True), (5, 3, (4, 7), 2, True)]
 """Height, width, patch, stride, wrap; in the last a patch sees columns up to three times."""
@@ -39,6 +49,55 @@ def test_patches_cover_the_canvas_and_stay_on_it(height, width, patch, stride, w
         assert wrap or 0 <= left <= width - patch[1]
         seen |= {(top + y, (left + x) % width) for y in range(patch[0]) for x in range(patch[1])}
     assert len(seen) == height * width
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "patch", "stride", "wrap"), [*LAYOUTS, (40, 70, (16, 16), 4, False), (24, 61, (8, 8), 4, True)]
+)
+def test_scattered_patches_still_cover_the_canvas(height, width, patch, stride, wrap) -> None:
+    grid = patch_corners(height, width, patch, stride, wrap)
+    corners = scattered_corners(grid, (height, width), patch, stride, wrap)
+    assert torch.equal(corners, scattered_corners(grid, (height, width), patch, stride, wrap))
+    _, visits = scatter(torch.zeros(len(corners), 1, *patch), corners, height, width)
+    assert visits.min() >= 1
+    assert corners[:, 0].max() <= height - patch[0] and (wrap or corners[:, 1].max() <= width - patch[1])
+    moved = corners - grid
+    if wrap:
+        moved[:, 1] = (moved[:, 1] + width // 2) % width - width // 2
+    assert moved.abs().max() <= stride // 2
+    if patch == (16, 16):
+        assert moved[grid[:, 0] > 0].abs().float().mean() > 0.5  # of 0, 1 and 2
+    assert not moved[grid[:, 0] == 0, 0].any()
+
+
+def test_windows_of_overlapping_patches_add_up_to_as_many_patches() -> None:
+    size, patch, stride, ramp = (40, 16), (16, 16), 4, 4
+    for wrap, width in ((False, 16), (True, 32)):
+        corners = patch_corners(size[0], width, patch, stride, wrap)
+        windows = patch_windows(corners, (size[0], width), patch, ramp, wrap)
+        total, _ = scatter(windows, corners, size[0], width)
+        # 4 rows of patches, 1 column, which has no window, or 4 around the circle; whole away from top and bottom.
+        torch.testing.assert_close(total[0, 12:28], torch.full_like(total[0, 12:28], 16.0 if wrap else 4.0))
+        rise = torch.sin(torch.pi / 2 * (torch.arange(16) + 0.5) / 4).square().where(torch.arange(16) < 4, 1)
+        one = windows[int(torch.nonzero(corners[:, 0] == 8)[0])]
+        torch.testing.assert_close(one[0, :, 8], rise * rise.flip(0) / 0.75 * (1 / 0.75 if wrap else 1.0))
+    assert torch.equal(patch_windows(corners, size, patch, 0), torch.ones(len(corners), 1, *patch))
+
+
+def test_the_border_of_patches_leaves_no_lattice() -> None:
+    """A network that errs at its borders: on a grid the errors lie above one another."""
+    size, patch, stride = (16, 144), (16, 16), 4
+    error = torch.zeros(1, *patch)
+    error[:, :, [0, -1]] = 1.0
+    grid = patch_corners(*size, patch, stride)
+    lattice = []
+    for corners, ramp in ((grid, 0), (scattered_corners(grid, size, patch, stride), 4)):
+        patches = PatchLatents(torch.zeros(1, *size), corners, patch, ramp)
+        for row in range(len(corners)):
+            patches.descend(torch.tensor([row]), error[None])
+        column = patches.canvas[0, 0, 32:112]
+        lattice.append(float(torch.fft.rfft(column)[len(column) // stride].abs()))
+    assert lattice[1] < lattice[0] / 20
 
 
 @pytest.mark.parametrize(
