@@ -1,7 +1,7 @@
 """The configurations of `latent-fm` and `latent-fm-lite`, from one factory."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 from nerfstudio.configs.base_config import LoggingConfig, ViewerConfig
 from nerfstudio.engine.optimizers import AdamOptimizerConfig
@@ -22,6 +22,20 @@ _RATES = {"fields": (1e-3, 1e-2), "background": (1e-3, 3e-3)}
 """Learning rates of latent-nerf, in full and -lite."""
 
 
+@dataclass(frozen=True)
+class JacobianDefaults:
+    """What `--pipeline.field sjc` takes where the flags were left alone: Score Jacobian Chaining's, as released."""
+
+    rate: float = 0.05
+    """Learning rate of the voxel grid, for Adamax."""
+    background_rate: float = 1e-4
+    """A 500th: a background that learns as quickly would draw the object itself."""
+    emptiness_weight: float = 1e4
+    """Weight of the emptiness loss."""
+    voxels: int = 100
+    """Voxels along a side."""
+
+
 @dataclass
 class LatentTrainerConfig(GenerationTrainerConfig):
     """A run that makes an object in latent space. Fields that are None take the value of --pipeline.field."""
@@ -30,28 +44,49 @@ class LatentTrainerConfig(GenerationTrainerConfig):
     """Pipeline configuration."""
     max_num_iterations: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     """Steps of the whole training, refinement included. None: latent-nerf 7000, sjc 10000."""
+    jacobian: ClassVar[JacobianDefaults] = JacobianDefaults()
 
     def check(self) -> None:
         """Settle what depends on the field, then as in the class that this extends."""
         if self.max_num_iterations is None:
             self.max_num_iterations = STEPS[self.pipeline.field]
         options = self.pipeline
-        if options.field == "sjc" and options.refine_steps == _LITE_REFINED:
-            options.refine_steps = None  # the -lite default is that of latent-nerf
+        if options.field == "sjc":
+            self._settle_jacobian()
         if options.refined >= self.max_num_iterations and options.refined:
             raise SceneError(
                 f"{flag_of('refine_steps')} {options.refined} leaves none of the {self.max_num_iterations} steps for "
                 "the latents: give fewer, or raise --max-num-iterations."
             )
-        if options.field == "sjc":
-            self.optimizers = {**self.optimizers, **jacobian_optimizers(self.optimizers)}
         super().check()
 
+    def _settle_jacobian(self) -> None:
+        options, defaults = self.pipeline, self.jacobian
+        if options.refine_steps == _LITE_REFINED:
+            options.refine_steps = None  # the -lite default is that of latent-nerf
+        if options.emptiness_weight is None:
+            options.emptiness_weight = defaults.emptiness_weight
+        if options.model.voxels == TOY_FIELD["voxels"]:
+            options.model.voxels = (options.model.voxels[0], defaults.voxels)
+        self.optimizers = {**self.optimizers, **jacobian_optimizers(self.optimizers, defaults)}
 
-def jacobian_optimizers(given: dict[str, Any]) -> dict[str, Any]:
-    """Adamax for the voxel grid, 1/500 of its learning rate for the background; rates that are no defaults are kept."""
+
+@dataclass
+class LatentLiteTrainerConfig(LatentTrainerConfig):
+    """The same for the toy prior, whose latents are 16 x 16, whose guidance is 5, and which draws a studio's wall.
+
+    With the released values and 1,000 steps "a yellow duck" was a cloud of voxels: their emptiness loss weighs against
+    four times the latents and twenty times the guidance. With a 200th of it the wall was painted onto the cube; with a
+    background that learns and voxels of about a latent's size as well, there was a duck.
+    """
+
+    jacobian: ClassVar[JacobianDefaults] = JacobianDefaults(background_rate=0.01, emptiness_weight=100.0, voxels=24)
+
+
+def jacobian_optimizers(given: dict[str, Any], defaults: JacobianDefaults) -> dict[str, Any]:
+    """Adamax for the voxel grid and its background; rates that are no defaults of latent-nerf are kept."""
     found = {}
-    for name, rate in (("fields", 0.05), ("background", 1e-4)):
+    for name, rate in (("fields", defaults.rate), ("background", defaults.background_rate)):
         optimizer = given[name]["optimizer"]
         if not isinstance(optimizer, AdamaxOptimizerConfig):
             chosen = rate if optimizer.lr in _RATES[name] else optimizer.lr
@@ -59,13 +94,19 @@ def jacobian_optimizers(given: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+Kind = TypeVar("Kind", bound=LatentTrainerConfig)
+
+
 def latent_config() -> LatentTrainerConfig:
     """`latent-fm`: latents of Stable Diffusion at 64 x 64, LDP's losses, refinement in colour (LDP Section 5.1)."""
+    return _full(LatentTrainerConfig)
 
+
+def _full(kind: type[Kind]) -> Kind:
     def optimizer(lr: float) -> dict[str, Any]:
         return {"optimizer": AdamOptimizerConfig(lr=lr, eps=1e-15), "scheduler": None}
 
-    return LatentTrainerConfig(
+    return kind(
         method_name="latent-fm",
         steps_per_save=1000,
         mixed_precision=False,
@@ -86,9 +127,9 @@ def latent_config() -> LatentTrainerConfig:
     )
 
 
-def latent_lite_config() -> LatentTrainerConfig:
+def latent_lite_config() -> LatentLiteTrainerConfig:
     """`latent-fm-lite`: the same on a machine without a GPU, in minutes: dense grids and the toy prior's latents."""
-    full = latent_config()
+    full = _full(LatentLiteTrainerConfig)
     model = replace(full.pipeline.model, **TOY_FIELD, samples_per_ray=48)
     views = replace(full.pipeline.datamanager, **TOY_CAMERAS, resolution=16, views_per_step=4)
 

@@ -53,7 +53,7 @@ class LatentPipelineConfig(GenerationPipelineConfig):
     refine_resolution: int = 128
     """Pixels along a side of a view in these steps."""
     emptiness_weight: float | None = None
-    """Weight of sjc's emptiness loss, 20 times as much in the second half. None: 1e4 for sjc, else 0."""
+    """Weight of sjc's emptiness loss, 20 times as much in the second half. None: 1e4 for sjc (100 in -lite), else 0."""
     shape: Path | None = None
     """A mesh as a soft constraint on the object's shape (Latent-NeRF's sketch shape): OBJ, PLY, STL or glTF."""
     shape_weight: float = 1.0

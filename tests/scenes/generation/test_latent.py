@@ -140,10 +140,16 @@ def checked(config: Any, folder: Path, **changes: Any) -> Any:
 def test_what_the_field_decides_leaves_what_the_user_gave(tmp_path: Path):
     lite = checked(latent_lite_config(), tmp_path, field="sjc")
     assert lite.pipeline.refined == 0 and lite.optimizers["fields"]["optimizer"].lr == 0.05
-    given = latent_config()
-    given.optimizers["fields"]["optimizer"].lr = 0.012
-    checked(given, tmp_path, field="sjc", refine_steps=7)
-    assert given.pipeline.refined == 7 and given.optimizers["fields"]["optimizer"].lr == 0.012
+    assert lite.pipeline.emptiness == 100 and lite.pipeline.model.voxels[-1] == 24
+    assert lite.optimizers["background"]["optimizer"].lr == 0.01
+    for config in (latent_config(), latent_lite_config()):
+        config.optimizers["fields"]["optimizer"].lr = 0.012
+        config.pipeline.model.voxels = (8, 12)
+        given = checked(config, tmp_path, field="sjc", refine_steps=7, emptiness_weight=5.0)
+        assert given.pipeline.refined == 7 and given.optimizers["fields"]["optimizer"].lr == 0.012
+        assert given.pipeline.emptiness == 5 and given.pipeline.model.voxels == (8, 12)
+    plain = checked(latent_lite_config(), tmp_path)
+    assert plain.pipeline.emptiness == 0 and plain.pipeline.model.voxels[-1] == 48
     short = latent_lite_config()
     short.max_num_iterations = 200
     with pytest.raises(SceneError, match=r"--pipeline.refine-steps 200 leaves none of the 200 steps for the latents"):
