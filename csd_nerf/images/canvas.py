@@ -2,7 +2,7 @@
 
 Latents of the whole picture are the canvas; particle i is the patch at `corners[i]`. A step of a batch of patches moves
 each latent pixel by the mean over those patches of the batch that show it ("we normalize the gradient of each pixel by
-counting the appearance", CSD B.4), each of them weighted by where in the patch the pixel lies if there is a ramp.
+counting the appearance", CSD B.4), each of them weighted by where in the patch the pixel lies if there is a fading.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from csd_nerf.distill import Target
 from csd_nerf.distill.distiller import check_finite
-from csd_nerf.images.patches import cut, normalised, patch_windows, scatter
+from csd_nerf.images.patches import Fading, cut, normalised, scatter
 
 
 class PatchLatents:
@@ -23,16 +23,15 @@ class PatchLatents:
         canvas: Float[Tensor, "c H W"],
         corners: Int[Tensor, "n 2"],
         patch: tuple[int, int],
-        ramp: int = 0,
-        wrap: bool = False,
+        fading: Fading | None = None,
     ) -> None:
         """`corners` are the patches' tops and lefts, `patch` their height and width, all in latent pixels.
 
-        Steps fade within `ramp` of a patch's borders, see `patch_windows`.
+        With a `fading` the steps of a patch are weighed by it.
         """
         self.canvas = canvas
         """As it is now; every step makes a new one."""
-        self._corners, self._patch, self._ramp, self._wrap = corners, patch, ramp, wrap
+        self._corners, self._patch, self._fading = corners, patch, fading
 
     def __len__(self) -> int:
         return len(self._corners)
@@ -43,10 +42,10 @@ class PatchLatents:
 
     def descend(self, rows: Int[Tensor, " m"], step: Float[Tensor, "m c h w"]) -> None:
         """Move the canvas by the mean step of the patches that show a pixel. Raises `NonFiniteError`."""
-        corners, size = self._corners[rows], (self.canvas.shape[1], self.canvas.shape[2])
-        if self._ramp:
-            step = step * patch_windows(corners, size, self._patch, self._ramp, self._wrap).to(step)
-        moved = self.canvas - normalised(*scatter(step, corners, *size))
+        corners = self._corners[rows]
+        if self._fading is not None:
+            step = step * self._fading.weights(corners, self._patch).to(step)
+        moved = self.canvas - normalised(*scatter(step, corners, *self.canvas.shape[-2:]))
         check_finite("the latent", cut(moved, corners, self._patch), None)
         self.canvas = moved
 

@@ -3,8 +3,8 @@
 The patches lie on a grid of `stride`. A pixel in the middle is seen by k = patch / stride of them along each side, one
 at an edge by a single one: drawn as often as the others, as the paper draws them, patches at an edge leave a border
 that is edited k times less often (k^2 in a corner) and may look unedited. `even` lists them k - 1 times: pixels at an
-edge are then seen k - 1 times. It also scatters the patches and fades their borders, since on a photo of a sky at night
-a lattice of the stride was to be seen, and a line where the patches at the edge end.
+edge are then seen k - 1 times. It also scatters the patches and lets them fade into one another, with equal weight
+everywhere: on a photo of a sky at night there was a lattice of the stride, and a line where patches at an edge end.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from csd_nerf.distill import ImagePrior
-from csd_nerf.images.patches import Crop, pad_to, patch_corners, scattered_corners
+from csd_nerf.images.patches import Crop, Fading, even_fading, pad_to, patch_corners, scattered_corners
 
 SIGHTS = 213
 """How often a latent pixel is optimised by default, on average: that of 200 steps of 4 patches of 64 x 64 on a canvas
@@ -37,8 +37,8 @@ class PanoramaLayout:
     """Height and width of the canvas, in latent pixels."""
     stride: int
     """Distance of neighbouring patches, in latent pixels."""
-    ramp: int = 0
-    """Width in which a patch fades towards its borders, in latent pixels."""
+    fading: Fading | None = None
+    """How patches fade into one another; None: they do not."""
 
     @property
     def patches(self) -> int:
@@ -95,7 +95,8 @@ def panorama_layout(
         return PanoramaLayout(crop, corners, patch, multiple, size, apart)
     repeats = _repeats(corners, size, patch, patch // apart - 1, wrap)
     corners = scattered_corners(corners, size, (patch, patch), apart, wrap).repeat_interleave(repeats, dim=0)
-    return PanoramaLayout(crop, corners, patch, multiple, size, apart, min(patch // 4, patch - apart))
+    fading = even_fading(corners, size, (patch, patch), min(patch // 4, patch - apart), wrap)
+    return PanoramaLayout(crop, corners, patch, multiple, size, apart, fading)
 
 
 def _repeats(

@@ -65,8 +65,8 @@ class PanoramaEdit(EditSteps):
 
     def __post_init__(self) -> None:
         """Begin with the source."""
-        ramp, wrap = self.layout.ramp, self.layout.crop.wrap
-        self.patches = PatchLatents(self.targets.source, self.targets.corners, self.targets.patch, ramp, wrap)
+        targets = self.targets
+        self.patches = PatchLatents(targets.source, targets.corners, targets.patch, self.layout.fading)
         self._shown: int | None = None
 
     @property

@@ -119,6 +119,38 @@ def patch_windows(
     return (sides[0][:, :, None] * sides[1][:, None, :])[:, None]
 
 
+@dataclass(frozen=True)
+class Fading:
+    """How patches fade into one another, so that all of a canvas is optimised equally often."""
+
+    ramp: int
+    """Width in which a patch fades towards its borders, in latent pixels."""
+    wrap: bool
+    """Whether left and right are no edges."""
+    gain: Float[Tensor, "H W"]
+    """What makes up for places that more, or fewer, patches show than others."""
+
+    def weights(self, corners: Int[Tensor, "n 2"], patch: tuple[int, int]) -> Float[Tensor, "n 1 h w"]:
+        """How much the pixels of patches at these corners count."""
+        size = (self.gain.shape[0], self.gain.shape[1])
+        windows = patch_windows(corners, size, patch, self.ramp, self.wrap)
+        return windows * cut(self.gain[None], corners, patch)
+
+
+def even_fading(
+    corners: Int[Tensor, "n 2"], size: tuple[int, int], patch: tuple[int, int], ramp: int, wrap: bool
+) -> Fading:
+    """The fading with which the weights of all patches at `corners` add up to the same everywhere.
+
+    That is how often they show a pixel on average. Nothing counts more than twice what its window says.
+    """
+    total = torch.zeros(1, *size)
+    for some in corners.split(1024):
+        total += scatter(patch_windows(some, size, patch, ramp, wrap), some, *size)[0]
+    mean = len(corners) * patch[0] * patch[1] / (size[0] * size[1])
+    return Fading(ramp, wrap, (mean / total[0].clamp(min=1e-6)).clamp(max=2))
+
+
 def _places(
     corners: Int[Tensor, "n 2"], patch: tuple[int, int], size: tuple[int, int], device: torch.device
 ) -> Int[Tensor, "n h w"]:

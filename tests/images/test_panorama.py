@@ -9,6 +9,7 @@ from torch import Tensor
 from csd_nerf.distill import Condition, EditSettings, NonFiniteError, Target
 from csd_nerf.images.layout import panorama_layout
 from csd_nerf.images.panorama import PanoramaEditor, edit_panorama
+from csd_nerf.images.patches import scatter
 from csd_nerf.images.regions import Region
 from csd_nerf.priors.sampling import ddim_timesteps
 from tests.distill.analytic import FormulaPrior, seeded
@@ -258,6 +259,12 @@ def test_the_border_is_seen_about_as_often_as_the_middle() -> None:
     assert sights(plain.corners).max() / sights(plain.corners).min() == 16
     even = sights(layout.corners)
     assert even[0, 10] / even[8, 10] == 3 / 4 and even.max() / even[8, 10] <= 36 / 16
+    # What is left is made up for by weights, which no place takes far above those of one visit.
+    assert layout.fading is not None and plain.fading is None
+    weights = layout.fading.weights(layout.corners, (4, 4))
+    total, _ = scatter(weights, layout.corners, 16, 32)
+    torch.testing.assert_close(total, torch.full_like(total, len(layout.corners) * 16 / (16 * 32)))
+    assert weights.max() < 4
     # On average a pixel is optimised as often as asked for.
     steps = layout.steps(4, sights=100)
     assert steps * 4 * 16 / (16 * 32) == pytest.approx(100, rel=0.01)

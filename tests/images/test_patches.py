@@ -9,6 +9,7 @@ from csd_nerf.images.canvas import PatchLatents
 from csd_nerf.images.patches import (
     Crop,
     cut,
+    even_fading,
     normalised,
     pad_to,
     patch_corners,
@@ -90,9 +91,9 @@ def test_the_border_of_patches_leaves_no_lattice() -> None:
     error = torch.zeros(1, *patch)
     error[:, :, [0, -1]] = 1.0
     grid = patch_corners(*size, patch, stride)
-    lattice = []
-    for corners, ramp in ((grid, 0), (scattered_corners(grid, size, patch, stride), 4)):
-        patches = PatchLatents(torch.zeros(1, *size), corners, patch, ramp)
+    scattered, lattice = scattered_corners(grid, size, patch, stride), []
+    for corners, fading in ((grid, None), (scattered, even_fading(scattered, size, patch, 4, wrap=False))):
+        patches = PatchLatents(torch.zeros(1, *size), corners, patch, fading)
         for row in range(len(corners)):
             patches.descend(torch.tensor([row]), error[None])
         column = patches.canvas[0, 0, 32:112]
