@@ -67,9 +67,9 @@ def scattered_corners(
 ) -> Int[Tensor, "n 2"]:
     """The patches of `patch_corners`, each moved by up to half a stride along both sides, the same for every call.
 
-    A network looks different at the border of its patch, and in the period of its strided convolutions. On a grid
+    A network's estimate is off at the border of its patch, and in the period of its strided convolutions. On a grid
     these places lie above one another and show as a lattice on plain backgrounds; scattered, they average out. No
-    patch is moved away from an edge of the canvas, and no farther than leaves everything covered.
+    patch is moved away from an edge of the canvas, and none farther than leaves everything covered.
 
     Args:
         corners: What `patch_corners` gave for the other arguments.
