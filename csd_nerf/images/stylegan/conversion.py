@@ -7,11 +7,17 @@ tensors and their storages, containers, numpy's single numbers, and records that
 given. Any other name ends the reading with an error. What the table holds is sealed: a pickle may give a state not only
 to what it made but to a name that it looked up, and so change a function for the whole process. The source code in
 NVIDIA's files is read as the text it is.
+
+A state dict does not tell all: NVIDIA's layers have an activation, and a gain that is the learning-rate multiplier of
+their part of the network. Those are among the attributes of their records; files that differ from what this generator
+computes are refused, since they would be converted to one that makes other pictures.
 """
 
 import collections
 import io
+import math
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +29,11 @@ from torch import Tensor
 from torch._utils import _rebuild_parameter, _rebuild_tensor_v2
 
 from csd_nerf.images.stylegan.files import NETWORKS, SUFFIXES, read_tensors, reason
+from csd_nerf.images.stylegan.generator import MAPPING_RATE
 from csd_nerf.images.stylegan.layouts import CheckpointError
+
+_ACTIVATION = "lrelu"
+_MAPPING_LAYER, _CONVOLUTION = re.compile(r"mapping\.fc\d+"), re.compile(r"synthesis\.b\d+\.conv[01]")
 
 
 class Record:
@@ -97,18 +107,46 @@ def _nvidia(path: Path) -> dict[str, Tensor]:
             f"{path} holds no generator of stylegan2-ada-pytorch: {found}. Files of the TensorFlow versions are "
             "converted first by NVIDIA's legacy.py"
         )
-    return dict(_state_dict(network))
+    modules = dict(_modules(network))
+    for name, module in modules.items():
+        _check_layer(name, module, path)
+    return {name: value for prefix, module in modules.items() for name, value in _tensors(prefix, module)}
 
 
-def _state_dict(module: Record, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Parameters and buffers of a module and those in it, as `torch.nn.Module.state_dict` names them."""
+def _modules(module: Record, name: str = "") -> Iterator[tuple[str, Record]]:
+    """A module and those in it, by the names that `torch.nn.Module.named_modules` gives them."""
+    yield name, module
+    for part, child in (module.state.get("_modules") or {}).items():
+        if isinstance(child, Record):
+            yield from _modules(child, f"{name}.{part}" if name else str(part))
+
+
+def _tensors(prefix: str, module: Record) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers of a module without those in it, as `torch.nn.Module.state_dict` names them."""
     for kind in ("_parameters", "_buffers"):
         for name, value in (module.state.get(kind) or {}).items():
             if isinstance(value, Tensor):
-                yield prefix + name, value.detach()
-    for name, child in (module.state.get("_modules") or {}).items():
-        if isinstance(child, Record):
-            yield from _state_dict(child, f"{prefix}{name}.")
+                yield f"{prefix}.{name}" if prefix else name, value.detach()
+
+
+def _check_layer(name: str, module: Record, path: Path) -> None:
+    """Raise `CheckpointError` if a layer computes something else than ours; what a record lacks is not asked for."""
+    mapping = _MAPPING_LAYER.fullmatch(name) is not None
+    if not mapping and _CONVOLUTION.fullmatch(name) is None:
+        return
+    activation = module.state.get("activation", _ACTIVATION)
+    if activation != _ACTIVATION:
+        raise CheckpointError(
+            f"{path}: {name} has the activation {activation!r}. Only {_ACTIVATION!r}, which all published generators "
+            "have, is supported: with it the pictures would be others, so the file is not converted"
+        )
+    gain = module.state.get("bias_gain", MAPPING_RATE) if mapping else MAPPING_RATE
+    if not isinstance(gain, (int, float, np.number)) or not math.isclose(gain, MAPPING_RATE, rel_tol=1e-5):
+        raise CheckpointError(
+            f"{path}: {name} has the bias_gain {gain}, the lr_multiplier of its mapping network. Only {MAPPING_RATE}, "
+            "which all published generators have, is supported: with it the pictures would be others, so the file is "
+            "not converted"
+        )
 
 
 class _Unpickler(pickle.Unpickler):

@@ -136,8 +136,13 @@ def nvidias_modules() -> dict[str, types.ModuleType]:
     return {module.__name__: module for module in (dnnlib, util, package, persistence)}
 
 
-def write_nvidia(path: Path, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, **extra) -> None:
-    """A network file of stylegan2-ada-pytorch: modules in modules, each pickled with code that would leave a trace."""
+def write_nvidia(
+    path: Path, weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch, attributes=None, **extra
+) -> None:
+    """A network file of stylegan2-ada-pytorch: modules in modules, each pickled with code that would leave a trace.
+
+    `attributes` has those of modules, by the module's name; without it they have none, as in old files.
+    """
     modules = nvidias_modules()
     for name, module in modules.items():
         monkeypatch.setitem(sys.modules, name, module)
@@ -162,6 +167,8 @@ def write_nvidia(path: Path, weights: dict[str, torch.Tensor], monkeypatch: pyte
             module.register_buffer(last, value)
         else:
             module.register_parameter(last, torch.nn.Parameter(value))
+    for name, values in (attributes or {}).items():
+        vars(root.get_submodule(name)).update(values)
     with open(path, "wb") as file:
         pickle.dump({"G": None, "D": None, "G_ema": root, "training_set_kwargs": easy(path="x"), **extra}, file)
     for name in modules:
@@ -175,6 +182,31 @@ def test_nvidias_pickle_is_converted_without_running_its_code(tmp_path: Path, mo
     found = read_pickled(tmp_path / "ffhq.pkl")
     assert set(found) == set(weights) and all(torch.equal(found[name], weights[name]) for name in weights)
     assert same(read_generator(flat(found, "a"), "a"), weights) and not EXECUTED
+
+
+def attributes_of_nvidia() -> dict[str, dict[str, object]]:
+    """What NVIDIA's layers keep beside their weights, in published files."""
+    mapping = {f"mapping.fc{i}": {"activation": "lrelu", "bias_gain": 0.01} for i in range(formats.MAPPING)}
+    names = [f"synthesis.b{side}.conv{i}" for side in (4, 8, 16) for i in (0, 1) if side > 4 or i]
+    affine = {f"{name}.affine": {"activation": "linear", "bias_gain": 1} for name in names}
+    return {**mapping, **{name: {"activation": "lrelu"} for name in names}, **affine}
+
+
+def test_nvidias_layers_are_those_that_are_computed_here(tmp_path: Path, monkeypatch) -> None:
+    """Weights alone do not tell: the same ones make other pictures with another activation or multiplier."""
+    weights, plain, path = formats.nvidia(), attributes_of_nvidia(), tmp_path / "a.pkl"
+    write_nvidia(path, weights, monkeypatch, plain)
+    assert same(read_generator(flat(read_pickled(path), "a"), "a"), weights)
+    for name, attribute, value, said in (
+        ("mapping.fc2", "bias_gain", 0.1, r"mapping\.fc2 has the bias_gain 0\.1, the lr_multiplier .* Only 0\.01"),
+        ("mapping.fc0", "bias_gain", None, r"mapping\.fc0 has the bias_gain None"),
+        ("mapping.fc1", "activation", "relu", r"mapping\.fc1 has the activation 'relu'\. Only 'lrelu'"),
+        ("synthesis.b4.conv1", "activation", "swish", r"synthesis\.b4\.conv1 has the activation 'swish'"),
+        ("synthesis.b16.conv0", "activation", "linear", r"synthesis\.b16\.conv0 has the activation 'linear'"),
+    ):
+        write_nvidia(path, weights, monkeypatch, {**plain, name: {**plain[name], attribute: value}})
+        with pytest.raises(CheckpointError, match=r"a\.pkl: " + said + ".*not converted"):
+            read_pickled(path)
 
 
 def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
