@@ -32,6 +32,7 @@ from csd_nerf.images.stylegan.files import NETWORKS, SUFFIXES, read_tensors, rea
 from csd_nerf.images.stylegan.generator import MAPPING_RATE
 from csd_nerf.images.stylegan.layouts import CheckpointError
 
+_TENSORFLOW = "Files of the TensorFlow versions are converted first by NVIDIA's legacy.py (stylegan2-ada-pytorch)"
 _ACTIVATION = "lrelu"
 _MAPPING_LAYER, _CONVOLUTION = re.compile(r"mapping\.fc\d+"), re.compile(r"synthesis\.b\d+\.conv[01]")
 
@@ -103,10 +104,7 @@ def _nvidia(path: Path) -> dict[str, Tensor]:
         network = next((content[name] for name in NETWORKS if content.get(name) is not None), None)
     if not isinstance(network, Record) or "_modules" not in network.state:
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(
-            f"{path} holds no generator of stylegan2-ada-pytorch: {found}. Files of the TensorFlow versions are "
-            "converted first by NVIDIA's legacy.py"
-        )
+        raise CheckpointError(f"{path} holds no generator of stylegan2-ada-pytorch: {found}. {_TENSORFLOW}")
     modules = dict(_modules(network))
     for name, module in modules.items():
         _check_layer(name, module, path)
@@ -137,14 +135,14 @@ def _check_layer(name: str, module: Record, path: Path) -> None:
     activation = module.state.get("activation", _ACTIVATION)
     if activation != _ACTIVATION:
         raise CheckpointError(
-            f"{path}: {name} has the activation {activation!r}. Only {_ACTIVATION!r}, which all published generators "
-            "have, is supported: with it the pictures would be others, so the file is not converted"
+            f"{path}: {name} has the activation {activation!r}. Only {_ACTIVATION!r}, as in NVIDIA's published "
+            "generators, is supported: with it the pictures would be others, so the file is not converted"
         )
     gain = module.state.get("bias_gain", MAPPING_RATE) if mapping else MAPPING_RATE
     if not isinstance(gain, (int, float, np.number)) or not math.isclose(gain, MAPPING_RATE, rel_tol=1e-5):
         raise CheckpointError(
             f"{path}: {name} has the bias_gain {gain}, the lr_multiplier of its mapping network. Only {MAPPING_RATE}, "
-            "which all published generators have, is supported: with it the pictures would be others, so the file is "
+            "as in NVIDIA's published generators, is supported: with it the pictures would be others, so the file is "
             "not converted"
         )
 
@@ -163,6 +161,7 @@ class _Unpickler(pickle.Unpickler):
             raise CheckpointError(
                 f"{self.path} wants to load {module}.{name}, which is no part of a generator's checkpoint: it is not "
                 "converted, and nothing in it was executed"
+                + (f". {_TENSORFLOW}" if module.startswith("dnnlib.tflib") else "")
             )
         return found
 

@@ -217,13 +217,15 @@ def test_a_pickle_that_wants_more_is_refused_by_name(tmp_path: Path, monkeypatch
     (tmp_path / "c.pkl").write_bytes(pickle.dumps({"G_ema": {"b4": 1}, "D": collections.OrderedDict()}))
     (tmp_path / "d.pkl").write_bytes(b"\x80\x04garbage")
     (tmp_path / "e.pkl").write_bytes(pickle.dumps(inspect.getsource))
+    (tmp_path / "g.pkl").write_bytes(b"\x80\x02cdnnlib.tflib.network\nNetwork\n)\x81.")
     for name, said in {
         "a.pkl": "wants to load (posix|nt|os).system.*nothing in it was executed",
         "b.pt": "system.*not converted",
-        "c.pkl": "no generator of stylegan2-ada-pytorch: G_ema, D",
+        "c.pkl": r"no generator of stylegan2-ada-pytorch: G_ema, D\..*legacy\.py",
         "d.pkl": "cannot be read as a pickle",
         "e.pkl": "wants to load inspect.getsource",
         "f.pkl": "there is no file",
+        "g.pkl": r"dnnlib\.tflib\.network\.Network.*TensorFlow versions are converted first by NVIDIA's legacy\.py",
     }.items():
         with pytest.raises(CheckpointError, match=said):
             read_pickled(tmp_path / name)
