@@ -74,6 +74,8 @@ def read_generator(weights: Mapping[str, Tensor], source: str) -> Generator:
     `CheckpointError` that names missing, unknown and wrong keys.
     """
     layout = layout_of(weights, source)
+    if layout == "nvidia":
+        _check_architecture(weights, source)
     shape = _shape(weights, layout, source)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -164,6 +166,29 @@ def _nvidia(shape: GeneratorShape) -> Iterator[_Entry]:
 def _affine(own: str, theirs: str) -> Iterator[_Entry]:
     for part in ("weight", "bias"):
         yield _Entry(f"{own}.affine.{part}", f"{theirs}.{part}")
+
+
+def _check_architecture(weights: Mapping[str, Tensor], source: str) -> None:
+    """Raise `CheckpointError` for NVIDIA's generators that their keys tell from ours, before shapes are compared."""
+    keys = sorted(weights)
+
+    def refuse(found: str, why: str) -> None:
+        raise CheckpointError(f"{source} (nvidia layout) {found}: {why}")
+
+    # Their first mapping layer takes z and the embedded class, which together may be as long as w.
+    if "mapping.embed.weight" in weights:
+        refuse("has mapping.embed.weight", "generators of classes are not supported")
+    skip = next((key for key in keys if key.startswith("synthesis.b") and ".skip." in key), None)
+    supported = "only 'skip', where each resolution adds its colours, is supported"
+    if skip is not None:
+        refuse(
+            f"has {skip.partition('.skip.')[0]}.skip", f"this is a generator of the architecture 'resnet'; {supported}"
+        )
+    blocks = [key.removesuffix(".conv1.weight") for key in keys if key.endswith(".conv1.weight")]
+    bare = [block for block in blocks if not any(key.startswith(f"{block}.torgb.") for key in keys)]
+    if bare:
+        missing = _some(sorted((f"{block}.torgb" for block in bare), key=len))  # b8 before b16
+        refuse(f"lacks {missing}", f"this is a generator of the architecture 'orig', or a part of one; {supported}")
 
 
 def _shape(weights: Mapping[str, Tensor], layout: Layout, source: str) -> GeneratorShape:
@@ -258,8 +283,6 @@ def _guess(keys: Mapping[str, Tensor]) -> str:
     """What it may be, of what people have."""
     if any(key.startswith("synthesis.L0_") for key in keys):
         return ". This is StyleGAN3, another architecture"
-    if any(key.startswith("synthesis.b") and ".skip." in key for key in keys):
-        return ". This is a generator of residual architecture"
     if any(key.startswith(("from_rgb", "final_conv", "b4.out", "convs.0.0.")) for key in keys):
         return ". This looks like a discriminator"
     return ""

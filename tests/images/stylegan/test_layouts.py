@@ -69,6 +69,11 @@ def without(layout: str, drop: str) -> dict[str, torch.Tensor]:
     return {name: value for name, value in MADE[layout]().items() if name != drop}
 
 
+def without_colours(*sides: int) -> dict[str, torch.Tensor]:
+    dropped = tuple(f"synthesis.b{side}.torgb." for side in sides)
+    return {name: value for name, value in formats.nvidia().items() if not name.startswith(dropped)}
+
+
 def changed(layout: str, name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
     return {**MADE[layout](), name: value}
 
@@ -82,7 +87,17 @@ def changed(layout: str, name: str, value: torch.Tensor) -> dict[str, torch.Tens
         ),
         (without("nvidia", "synthesis.b8.conv0.affine.bias"), "lacks synthesis.b8.conv0.affine.bias"),
         (without("nvidia", "mapping.fc0.weight"), "nvidia layout. lacks 'mapping.fc0.weight'"),
-        (changed("nvidia", "synthesis.b8.skip.weight", torch.ones(1)), "has synthesis.b8.skip.weight, which this"),
+        (changed("nvidia", "synthesis.b8.other.weight", torch.ones(1)), "has synthesis.b8.other.weight, which this"),
+        (
+            {**without_colours(4, 8), "synthesis.b8.skip.weight": torch.ones(1)},
+            r"a\.pt .nvidia layout. has synthesis\.b8\.skip: .*'resnet'; only 'skip'",
+        ),
+        (without_colours(4, 8), r"lacks synthesis\.b4\.torgb, synthesis\.b8\.torgb: .*'orig', .*only 'skip'"),
+        (without_colours(16), r"lacks synthesis\.b16\.torgb: .*'orig', or a part of one"),
+        (
+            changed("nvidia", "mapping.embed.weight", torch.ones(7, 3)),
+            "has mapping.embed.weight: generators of classes",
+        ),
         (
             changed("rosinality", "convs.1.activate.bias", torch.ones(9)),
             r"convs.1.activate.bias has the shape \(9,\), the other weights need \(5,\)",
