@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,8 +14,6 @@ from csd_nerf.commands.stylegan.generators import check_other_file, generator_pa
 from csd_nerf.durations import duration
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from csd_nerf.images.stylegan.adaptation import AdaptResult
     from csd_nerf.images.stylegan.generator import Generator
     from csd_nerf.images.stylegan.settings import AdaptSettings
@@ -202,19 +199,11 @@ class Adapt:
         sheet = before_and_after([("before", source), ("after", adapted)], 8, truncation=self.truncation)
         grid, video = self.output.with_suffix(".png"), self.output.with_suffix(".mp4")
         write_atomically(grid, lambda temporary: sheet.save(temporary))
-        frames = walk([source, adapted], _STOPS, 2 * _FPS, truncation=self.truncation)
         with progress("Walking") as update:  # pictures of 1024 pixels take many minutes on a CPU
-            shown = _counted(frames, _STOPS * 2 * _FPS, update)
-            write_video(video, shown, fps=_FPS, scale=max(1, 256 // source.shape.size))
+            frames = walk([source, adapted], _STOPS, 2 * _FPS, truncation=self.truncation, on_part=update)
+            write_video(video, frames, fps=_FPS, scale=max(1, 256 // source.shape.size))
         spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
         say(f"{self.output}, {grid}, {video} ({spent})")
         ratios = [step.losses.ratio for step in result.steps if step.losses.ratio is not None]
         if ratios:
             say(f"|grad FM| / |grad LSD| over the last {len(ratios)} steps: {sum(ratios) / len(ratios):.3g}")
-
-
-def _counted(frames: "Iterable[Tensor]", total: int, update: Callable[[int, int], None]) -> "Iterator[Tensor]":
-    """The frames, and progress as they are taken."""
-    for done, frame in enumerate(frames, 1):
-        yield frame
-        update(done, total)

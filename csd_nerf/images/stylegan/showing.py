@@ -1,6 +1,6 @@
 """What a generator shows: pictures of fixed latents, grids before and after, and walks between latents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -50,11 +50,18 @@ def before_and_after(
 
 @torch.no_grad()
 def walk(
-    generators: Sequence[Generator], stops: int, frames: int, seed: int = 0, truncation: float = 1.0
+    generators: Sequence[Generator],
+    stops: int,
+    frames: int,
+    seed: int = 0,
+    truncation: float = 1.0,
+    on_part: Callable[[int, int], None] | None = None,
 ) -> Iterator[Float[Tensor, "3 s t"]]:
     """Frames of a walk through w that ends where it began, the generators side by side, made as they are asked for.
 
     Between two of the `stops` lie `frames` frames; w is interpolated in straight lines, slower at the stops.
+    `on_part(done, total)` hears of frames when the part that they were made in has been taken: while it is being taken,
+    the time that all of it took would be counted for a few.
     """
     paths = []
     for generator in generators:
@@ -65,7 +72,10 @@ def walk(
             torch.cat([torch.lerp(a, b, shares[:, None, None]) for a, b in zip(w, w.roll(-1, 0), strict=True)])
         )
     noises = [generator.noise("fixed", 1) for generator in generators]
-    rows = min(map(_rows, generators))
+    rows, done = min(map(_rows, generators)), 0
     for parts in zip(*(path.split(rows) for path in paths), strict=True):
         made = zip(generators, parts, noises, strict=True)
         yield from torch.cat([pictures(network.synthesise(w, noise)).cpu() for network, w, noise in made], dim=3)
+        done += len(parts[0])
+        if on_part is not None:
+            on_part(done, stops * frames)

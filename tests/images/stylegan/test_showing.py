@@ -85,3 +85,12 @@ def test_pictures_and_frames_are_made_as_they_are_asked_for(monkeypatch: pytest.
     some = list(itertools.islice(asked, 4))
     assert calls == [3] * 2 * 2, "two calls of three frames, each of both generators"
     torch.testing.assert_close(torch.stack([*some, *asked]), torch.stack(frames))
+
+
+def test_progress_of_a_walk_counts_all_that_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An estimate from a part that was made and only begun to be taken would be many times too long."""
+    made, computed, heard = generator(), [], []
+    made.to_rgb[0].register_forward_pre_hook(lambda network, inputs: computed.append(len(inputs[0])))
+    monkeypatch.setattr(showing, "_PIXELS_PER_CALL", 4 * 16 * 16)
+    frames = walk([made], stops=2, frames=5, on_part=lambda *counts: heard.append((*counts, sum(computed))))
+    assert len(list(frames)) == 10 and heard == [(4, 10, 4), (8, 10, 8), (10, 10, 10)]
