@@ -83,6 +83,8 @@ class Adapt:
     """Highest noise level; default: 0.5 (StyleGANFusion for faces; 0.3 for cats), with the toy prior 0.8."""
     truncation: float = 1.0
     """Of the pictures in grid and walk."""
+    walk: bool = True
+    """Make the walk; of a large generator it takes long on a CPU."""
     seed: int = 0
     """Same seed, same result."""
     resume: bool = False
@@ -188,22 +190,27 @@ class Adapt:
             **decided,
         }
 
+    def _files(self) -> list[Path]:
+        """What is written, in this order: generator, grid, and perhaps the walk."""
+        suffixes = (".png", ".mp4") if self.walk else (".png",)
+        return [self.output, *map(self.output.with_suffix, suffixes)]
+
     def _write(self, source: "Generator", result: "AdaptResult") -> None:
         from csd_nerf.images.stylegan.files import save_generator
         from csd_nerf.images.stylegan.showing import before_and_after, walk
         from csd_nerf.images.writing import write_video
         from csd_nerf.whole_files import write_atomically
 
-        adapted, state = result.generator, result.outcome.checkpoint
+        adapted, state, files = result.generator, result.outcome.checkpoint, self._files()
         save_generator(self.output, adapted, "rosinality")
         sheet = before_and_after([("before", source), ("after", adapted)], 8, truncation=self.truncation)
-        grid, video = self.output.with_suffix(".png"), self.output.with_suffix(".mp4")
-        write_atomically(grid, lambda temporary: sheet.save(temporary))
-        with progress("Walking") as update:  # pictures of 1024 pixels take many minutes on a CPU
-            frames = walk([source, adapted], _STOPS, 2 * _FPS, truncation=self.truncation, on_part=update)
-            write_video(video, frames, fps=_FPS, scale=max(1, 256 // source.shape.size))
+        write_atomically(files[1], lambda temporary: sheet.save(temporary))
+        if self.walk:
+            with progress("Walking") as update:  # pictures of 1024 pixels take many minutes on a CPU
+                frames = walk([source, adapted], _STOPS, 2 * _FPS, truncation=self.truncation, on_part=update)
+                write_video(files[2], frames, fps=_FPS, scale=max(1, 256 // source.shape.size))
         spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
-        say(f"{self.output}, {grid}, {video} ({spent})")
+        say(f"{', '.join(map(str, files))} ({spent})")
         ratios = [step.losses.ratio for step in result.steps if step.losses.ratio is not None]
         if ratios:
             say(f"|grad FM| / |grad LSD| over the last {len(ratios)} steps: {sum(ratios) / len(ratios):.3g}")

@@ -56,6 +56,14 @@ def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_pat
     assert not (tmp_path / "part.safetensors.resume").exists()
 
 
+def test_the_walk_can_be_left_out(small: Path, tmp_path: Path, capsys) -> None:
+    output = tmp_path / "new" / "a.safetensors"
+    assert main(["stylegan", "adapt", str(small), str(output), *ADAPT, "--steps", "1", "--no-walk"]) == 0
+    assert sorted(path.name for path in output.parent.iterdir()) == ["a.png", "a.safetensors"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{output}, {output.with_suffix('.png')} (" in said and ".mp4" not in said
+
+
 def test_an_adaptation_that_fails_at_once_leaves_out_as_it_is(small: Path, tmp_path: Path, capsys) -> None:
     (tmp_path / "a.safetensors").write_text("an earlier one")
     assert main(["stylegan", "adapt", str(small), str(tmp_path / "a.safetensors"), *ADAPT, "--guidance", "1e39"]) == 2
