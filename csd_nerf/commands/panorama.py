@@ -80,7 +80,10 @@ class Panorama:
             f"{edit.prior.size} x {edit.prior.size}, {edit.total} steps"
             + (f", going on from step {before.step}" if before else "")
         )
-        with finishing(self.output, asked), self._animation(before.step if before else 0) as on_picture:
+        with (
+            finishing(self.output, asked) as written,
+            self._animation(before.step if before else 0) as on_picture,
+        ):
             if on_picture is not None and before is None:
                 on_picture(0, edit.picture(edit.targets.source))
             with sitting(self.output, asked, before.step if before else 0) as hooks:
@@ -89,6 +92,7 @@ class Panorama:
                 result = edit.result(outcome, update, on_picture)
             if RANK == 0:
                 self._write(result, picture)
+                written(self.output)  # what comes now is the animation's end
         holds = None if edit.resumable else "shows the source, since sampling has no picture on the way"
         return conclude(self.output, asked, outcome.checkpoint, edit.total, outcome.complete, outcome.failure, holds)
 

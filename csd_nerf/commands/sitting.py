@@ -1,7 +1,7 @@
 """One sitting of an edit: progress, a wish to stop, a state on disk to go on from, and what is said at the end."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -89,22 +89,35 @@ def goes_on(output: Path, asked: Asked) -> bool:
 
 
 @contextmanager
-def finishing(output: Path, asked: Asked) -> Iterator[None]:
-    """Around the work and all that turns it into files: if that fails, say how it goes on after all."""
+def finishing(output: Path, asked: Asked, *more: Path) -> Iterator[Callable[[Path], None]]:
+    """Around the work and all that turns it into files: if that fails, say how it goes on after all.
+
+    Give `written(path)`, to be told of `output` and of the files beside it, `more`, when each is there: a file of that
+    name may be an earlier command's. Those that it was not told of are said to be missing where it is interrupted.
+    """
     from csd_nerf.images.checkpoint import checkpoint_path
 
-    kept = checkpoint_path(output)
+    kept, missing = checkpoint_path(output), [output, *more]
     try:
-        yield
+        yield missing.remove
     except KeyboardInterrupt:
-        if goes_on(output, asked):
-            say(f"{output} was not written; the same command with --resume goes on from {kept}")
+        if missing and goes_on(output, asked):
+            there = [path for path in (output, *more) if path not in missing]
+            but = f"{_listed(there)} {'are' if there[1:] else 'is'} written, but " if there else ""
+            lacking = f"{_listed(missing)} {'were' if missing[1:] else 'was'} not"
+            makes = f" and makes {'them' if missing[1:] else 'it'}" if there else ""
+            say(f"{but}{lacking} written; the same command with --resume goes on from {kept}{makes}")
         raise
     except (OSError, ValueError, RuntimeError) as error:
         if not goes_on(output, asked):
             raise
         hint = f"{kept} keeps what was reached: the same command with --resume goes on from it"
         raise ValueError(f"{error}. {hint}") from error
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    *first, last = map(str, paths)
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def ended_at_once(failure: Exception | None) -> int:

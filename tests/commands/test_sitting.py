@@ -121,6 +121,31 @@ def test_a_result_that_cannot_be_written_is_not_lost(tmp_path: Path, error: Exce
     assert str(error) in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ((), "a.pt, a.png and a.mp4 were not written; the same command with --resume goes on from a.pt.resume\n"),
+        (("a.pt",), "a.pt is written, but a.png and a.mp4 were not written; {} from a.pt.resume and makes them\n"),
+        (
+            ("a.pt", "a.png"),
+            "a.pt and a.png are written, but a.mp4 was not written; {} from a.pt.resume and makes it\n",
+        ),
+        (("a.pt", "a.png", "a.mp4"), ""),
+    ],
+)
+def test_an_interruption_names_only_files_that_are_missing(tmp_path: Path, monkeypatch, capsys, told, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [Path("a.pt"), Path("a.png"), Path("a.mp4")]
+    sitting.keep(names[0], {}, state(9))
+    for name in names:
+        name.write_text("an earlier command's")
+    with pytest.raises(KeyboardInterrupt), sitting.finishing(names[0], {}, *names[1:]) as written:
+        for name in told:
+            written(Path(name))
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == said.format("the same command with --resume goes on")
+
+
 def test_how_it_ends(tmp_path: Path, capsys) -> None:
     output = tmp_path / "out.png"
     kept = checkpoint_path(output)

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -138,8 +139,8 @@ class Adapt:
         outcome = result.outcome
         if outcome.failure is not None and outcome.checkpoint.step == (before.step if before else 0):
             raise outcome.failure  # before a step was made: what lies at OUT is worth more than a copy of IN
-        with finishing(self.output, asked):
-            self._write(source, result)
+        with finishing(self.output, asked, *self._beside()) as written:
+            self._write(source, result, written)
         return conclude(self.output, asked, outcome.checkpoint, settings.steps, outcome.complete, outcome.failure)
 
     def _settings(self) -> "AdaptSettings":
@@ -190,27 +191,29 @@ class Adapt:
             **decided,
         }
 
-    def _files(self) -> list[Path]:
-        """What is written, in this order: generator, grid, and perhaps the walk."""
-        suffixes = (".png", ".mp4") if self.walk else (".png",)
-        return [self.output, *map(self.output.with_suffix, suffixes)]
+    def _beside(self) -> list[Path]:
+        """What is written after the generator, in this order: the grid, and perhaps the walk."""
+        return [self.output.with_suffix(suffix) for suffix in ((".png", ".mp4") if self.walk else (".png",))]
 
-    def _write(self, source: "Generator", result: "AdaptResult") -> None:
+    def _write(self, source: "Generator", result: "AdaptResult", written: Callable[[Path], None]) -> None:
         from csd_nerf.images.stylegan.files import save_generator
         from csd_nerf.images.stylegan.showing import before_and_after, walk
         from csd_nerf.images.writing import write_video
         from csd_nerf.whole_files import write_atomically
 
-        adapted, state, files = result.generator, result.outcome.checkpoint, self._files()
+        adapted, state, beside = result.generator, result.outcome.checkpoint, self._beside()
         save_generator(self.output, adapted, "rosinality")
+        written(self.output)
         sheet = before_and_after([("before", source), ("after", adapted)], 8, truncation=self.truncation)
-        write_atomically(files[1], lambda temporary: sheet.save(temporary))
+        write_atomically(beside[0], lambda temporary: sheet.save(temporary))
+        written(beside[0])
         if self.walk:
             with progress("Walking") as update:  # pictures of 1024 pixels take many minutes on a CPU
                 frames = walk([source, adapted], _STOPS, 2 * _FPS, truncation=self.truncation, on_part=update)
-                write_video(files[2], frames, fps=_FPS, scale=max(1, 256 // source.shape.size))
+                write_video(beside[1], frames, fps=_FPS, scale=max(1, 256 // source.shape.size))
+            written(beside[1])
         spent = f"{state.network_samples} network samples, {duration(state.seconds)}"
-        say(f"{', '.join(map(str, files))} ({spent})")
+        say(f"{', '.join(map(str, [self.output, *beside]))} ({spent})")
         ratios = [step.losses.ratio for step in result.steps if step.losses.ratio is not None]
         if ratios:
             say(f"|grad FM| / |grad LSD| over the last {len(ratios)} steps: {sum(ratios) / len(ratios):.3g}")

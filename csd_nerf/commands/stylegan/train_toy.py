@@ -1,5 +1,6 @@
 """`csd stylegan train-toy`: a small StyleGAN2 from pictures of the toy world."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,8 +102,8 @@ class TrainToy:
         if failure is None:
             keep(self.output, asked, state)
         try:
-            with finishing(self.output, asked):
-                self._write(training)
+            with finishing(self.output, asked, self.output.with_suffix(".png")) as written:
+                self._write(training, written)
         except ValueError as error:
             raise ValueError(f"{failure}. Nor was what was reached written: {error}" if failure else error) from error
         if failure is None and training.step >= self.steps:
@@ -184,7 +185,7 @@ class TrainToy:
         state = training.state_dict()
         return Checkpoint(training.step, torch.empty(0), state["random"], networks=state)
 
-    def _write(self, training: "Training") -> None:
+    def _write(self, training: "Training", written: Callable[[Path], None]) -> None:
         from csd_nerf.images.stylegan.files import save_generator
         from csd_nerf.images.stylegan.showing import sample
         from csd_nerf.images.writing import contact_sheet
@@ -192,9 +193,11 @@ class TrainToy:
 
         generator = training.finished()
         save_generator(self.output, generator, "rosinality", half=True)
+        written(self.output)
         shown = list(sample(generator, _SHOWN))
         sheet = contact_sheet([("", shown[i : i + 10]) for i in range(0, _SHOWN, 10)], scale=2)
         write_atomically(self.output.with_suffix(".png"), lambda temporary: sheet.save(temporary))
+        written(self.output.with_suffix(".png"))
         say(f"{self.output}, {self.output.with_suffix('.png')} (step {training.step})")
 
 

@@ -56,6 +56,22 @@ def test_a_stopped_adaptation_goes_on_to_the_same_generator(small: Path, tmp_pat
     assert not (tmp_path / "part.safetensors.resume").exists()
 
 
+def test_a_walk_that_is_interrupted_is_made_later(small: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    output = tmp_path / "new" / "a.safetensors"
+    grid, video, kept = output.with_suffix(".png"), output.with_suffix(".mp4"), checkpoint_path(output)
+    command = ["stylegan", "adapt", str(small), str(output), *ADAPT]
+    with monkeypatch.context() as patched:
+        patched.setattr(sitting, "steps_progress", stop_after(16, "Walking"))
+        assert main(command) == 130
+    said = capsys.readouterr().err
+    assert f"{output} and {grid} are written, but {video} was not written; the same command with --resume" in said
+    assert not video.exists() and kept.exists()
+    before = weights(output)
+    assert main([*command, "--resume"]) == 0
+    assert video.exists() and not kept.exists()
+    assert all(torch.equal(value, before[name]) for name, value in weights(output).items())
+
+
 def test_the_walk_can_be_left_out(small: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "new" / "a.safetensors"
     assert main(["stylegan", "adapt", str(small), str(output), *ADAPT, "--steps", "1", "--no-walk"]) == 0
