@@ -87,7 +87,8 @@ class Evaluate:
                 update(done, self.samples)
         scores = [score() for _, score in measures]
         for score in scores:
-            Console().print(f"{score.name}: {score.mean:.4g} ({score.note})", markup=False, highlight=False)
+            said = f"{score.name}: {score.mean:.4g} ({score.note})"
+            Console().print(said, markup=False, highlight=False, soft_wrap=True)
         for name, reason in missing.items():
             say(f"{name} was not measured: {reason}")
         if self.json is not None:

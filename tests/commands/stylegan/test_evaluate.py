@@ -21,7 +21,10 @@ from tests.metrics.tiny_clip import NAME, make_tiny_clip
 from tests.metrics.tiny_inception import save_mean_colours
 
 
-def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tmp_path: Path, capsys) -> None:
+def test_evaluating_measures_what_it_can_and_says_what_it_cannot(
+    small: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     (tmp_path / "real").mkdir()
     for i in range(3):
         Image.fromarray(np.full((32, 32, 3), 80 * i, np.uint8)).save(tmp_path / "real" / f"{i}.png")
@@ -42,7 +45,9 @@ def test_evaluating_measures_what_it_can_and_says_what_it_cannot(small: Path, tm
     assert main([*command, *more, *missing, "--save", str(tmp_path / "shown")]) == 0
     found = json.loads((tmp_path / "a.json").read_text())
     assert set(found["scores"]) == {"ST-LPIPS diversity", "FID"} and set(found["missing"]) == {"CLIP score"}
-    assert found["scores"]["ST-LPIPS diversity"]["mean"] > 0 and "all pairs of 4" in capsys.readouterr().out
+    lines = capsys.readouterr().out.splitlines()
+    assert found["scores"]["ST-LPIPS diversity"]["mean"] > 0 and lines[0].endswith("all pairs of 4 pictures)")
+    assert len(lines) == 2, "one line for each score, however long its note is"
     assert len(list((tmp_path / "shown").iterdir())) == 6
     assert main(["stylegan", "evaluate", str(small), "--samples", "1"]) == 2
 
