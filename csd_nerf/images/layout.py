@@ -95,7 +95,9 @@ def panorama_layout(
         return PanoramaLayout(crop, corners, patch, multiple, size, apart)
     repeats = _repeats(corners, size, patch, patch // apart - 1, wrap)
     corners = scattered_corners(corners, size, (patch, patch), apart, wrap).repeat_interleave(repeats, dim=0)
-    fading = even_fading(corners, size, (patch, patch), min(patch // 4, patch - apart), wrap)
+    # Wider ramps let the middle of a patch rule, where a prior that knows single objects would put one.
+    ramp = min(max(1, patch // 16), patch - apart)
+    fading = even_fading(corners, size, (patch, patch), ramp, wrap)
     return PanoramaLayout(crop, corners, patch, multiple, size, apart, fading)
 
 
