@@ -119,7 +119,7 @@ def write(rows: dict[str, dict[str, float | None]], come_from: str, photo: Tenso
         "# A layer over a photo, in Stable Diffusion's latent space",
         "",
         f"`python -m benchmarks.layers_real`, {come_from}, {date.today().isoformat()}, {platform.machine()}, one "
-        f"thread, torch {torch.__version__}, float32. A photo of a river, {photo.shape[-1]} x {photo.shape[-2]} pixels, "
+        f"thread, torch {torch.__version__}, float32. A river, {photo.shape[-1]} x {photo.shape[-2]} pixels, "
         f"seed 0, {STEPS} steps; the score is exact and points to the photo with an orange sky. *Sparse*: Text2LIVE's "
         f"regulariser of the opacity, weight {VEIL:g}.",
         "",
