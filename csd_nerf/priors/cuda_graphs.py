@@ -2,17 +2,37 @@
 
 A small network on a GPU waits for the processor to launch its kernels; a large one with many rows does not, and gains
 nothing. Results are those of the network itself: the same kernels run in the same order.
+
+The environment variable CSD_CUDA_GRAPHS=0 leaves every network as it is, for a driver or a network that graphs upset.
 """
 
+import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from csd_nerf.priors.quickest import QuickestForm
+
 WARM_UP = 3
 """Calls before a capture: libraries choose their kernels and take their workspace then."""
+SWITCH = "CSD_CUDA_GRAPHS"
+
+
+def captured_where_quicker(network: nn.Module, device: torch.device) -> Callable[..., Any]:
+    """On a CUDA device the network, for each shape of its inputs as a graph if that is found to be quicker.
+
+    Anywhere else, and with CSD_CUDA_GRAPHS=0, the network itself. Raises `ValueError` for other values than 0 and 1.
+    """
+    asked = os.environ.get(SWITCH, "").strip() or "1"
+    if asked not in ("0", "1"):
+        raise ValueError(f"{SWITCH}={asked}: set it to 0 (no CUDA graphs) or 1 (where they are quicker), or unset it")
+    if device.type != "cuda" or asked == "0":
+        return network
+    return QuickestForm(network, lambda: CudaGraphs(network, shapes=1))
 
 
 @dataclass(frozen=True)

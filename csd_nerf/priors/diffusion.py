@@ -23,8 +23,7 @@ from torch import Tensor, nn
 from csd_nerf.distill.schedule import NoiseSchedule
 from csd_nerf.distill.types import Condition
 from csd_nerf.priors.autoencoder import freeze, frozen
-from csd_nerf.priors.cuda_graphs import CudaGraphs
-from csd_nerf.priors.quickest import QuickestForm
+from csd_nerf.priors.cuda_graphs import captured_where_quicker
 from csd_nerf.priors.text import TextEncoder
 
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
@@ -67,11 +66,10 @@ class DiffusionPrior(ABC):
         """
         check_batch_size(batch_size)
         self.unet = freeze(networks.unet, networks.device, networks.dtype)
-        self._network: Callable[..., Any] = self.unet
         if networks.device.type == "cuda":
             # Tensor cores read half-precision convolutions in this order; it changes no number.
             self.unet.to(memory_format=torch.channels_last)
-            self._network = QuickestForm(self.unet, lambda: CudaGraphs(self.unet, shapes=1))
+        self._network = captured_where_quicker(self.unet, networks.device)
         self.text_encoder = networks.text_encoder
         self.schedule, self.prediction_type = networks.schedule, networks.prediction_type
         self.device, self.dtype = networks.device, networks.dtype

@@ -13,7 +13,8 @@ from torch.utils._pytree import tree_leaves
 
 from benchmarks.random_prior import Sizes, networks
 from csd_nerf.priors import load_prior
-from csd_nerf.priors.cuda_graphs import WARM_UP, CudaGraphs
+from csd_nerf.priors.cuda_graphs import SWITCH, WARM_UP, CudaGraphs, captured_where_quicker
+from csd_nerf.priors.quickest import QuickestForm
 from tests.tiny_prior import answers
 
 
@@ -21,6 +22,22 @@ def test_networks_elsewhere_are_refused(edit_folder: Path):
     prior = load_prior(edit_folder, device="cpu")
     with pytest.raises(ValueError, match="on a CUDA device; it is on cpu"):
         CudaGraphs(prior.unet)
+
+
+@pytest.mark.parametrize(
+    ("device", "asked", "captured"), [("cuda", "", True), ("cuda", "0", False), ("cpu", "1", False)]
+)
+def test_graphs_are_for_gpus_and_can_be_switched_off(device: str, asked: str, captured: bool, monkeypatch):
+    monkeypatch.setenv(SWITCH, asked)
+    network = torch.nn.Identity()
+    form = captured_where_quicker(network, torch.device(device))
+    assert isinstance(form, QuickestForm) if captured else form is network
+
+
+def test_another_value_of_the_switch_is_refused(monkeypatch):
+    monkeypatch.setenv(SWITCH, "off")
+    with pytest.raises(ValueError, match="CSD_CUDA_GRAPHS=off: set it to 0"):
+        captured_where_quicker(torch.nn.Identity(), torch.device("cuda"))
 
 
 def test_another_form_of_the_network_is_called_in_its_place_and_counted_alike(edit_folder: Path):
