@@ -14,7 +14,7 @@ from csd_nerf.bench.subject import Subject
 from csd_nerf.toyworld.panorama import panorama_from_seed
 from csd_nerf.toyworld.scene import scene_from_seed
 
-PICTURE_CELL_FORMAT = 1
+PICTURE_CELL_FORMAT = 2
 """Raise it when `picture_compute` or the measures change what they give for the same settings."""
 
 

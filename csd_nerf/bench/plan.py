@@ -15,8 +15,8 @@ from csd_nerf.bench.scenes import Instruction, instructions, source_caption, tar
 from csd_nerf.bench.subject import SCENES, Subject
 from csd_nerf.toyworld.scene import HELD_OUT_SEEDS, Scene, scene_from_seed
 
-CELL_FORMAT = 2
-"""Raise it when `compute` or `measure` change what they give for the same settings."""
+CELL_FORMAT = 3
+"""Raise it when `compute`, `measure` or the toy world change what they give for the same settings."""
 
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]

@@ -28,14 +28,14 @@ from csd_nerf.toyworld.style_nets import PAINTINGS, StyleNet
 from csd_nerf.toyworld.styles import PHOTO_STYLES, STYLES
 
 SHARES: dict[str, float] = {
-    "recolour": 0.19,
-    "material": 0.13,
+    "recolour": 0.18,
+    "material": 0.19,
     "hat": 0.20,
-    "snow": 0.08,
-    "night": 0.08,
-    "sketch": 0.09,
+    "snow": 0.07,
+    "night": 0.06,
+    "sketch": 0.08,
     "oil": 0.07,
-    "popart": 0.05,
+    "popart": 0.04,
     "colour": 0.05,
     "painting": 0.05,
     "identity": 0.01,
@@ -131,7 +131,10 @@ def _draw_change(kind: str, scene: Scene, rng: np.random.Generator) -> tuple[Cha
     if kind == "material":
         # metal takes the colour that it finds, which under bare wood or stone is not to be seen
         materials = MATERIALS[1:] if scene.painted else BARE
-        material = str(rng.choice([m for m in materials if m != scene.material or m in BARE and scene.painted]))
+        materials = [m for m in materials if m != scene.material or m in BARE and scene.painted]
+        # Reflections are the hardest to learn, and half of the scenes cannot have them.
+        weights = np.array([2.0 if m == "metal" else 1.0 for m in materials])
+        material = str(rng.choice(materials, p=weights / weights.sum()))
         return _material(material), {"material": material}
     if kind == "hat":
         return None if scene.hat else _draw_hat(rng)
@@ -155,9 +158,9 @@ def _other_colours(scene: Scene) -> list[str]:
 
 
 def _draw_hat(rng: np.random.Generator) -> tuple[Changes, dict[str, str]]:
-    """Three hats in four leave the colour open, and half leave the kind open too."""
+    """Half of the hats leave the colour open, and three in ten the kind too."""
     hat = Hat(str(rng.choice(HAT_KINDS)), str(rng.choice(list(COLOURS))))
-    said = ("hat", hat.kind, f"{hat.colour} hat", f"{hat.colour} {hat.kind}")[rng.choice(4, p=(0.5, 0.25, 0.1, 0.15))]
+    said = ("hat", hat.kind, f"{hat.colour} hat", f"{hat.colour} {hat.kind}")[rng.choice(4, p=(0.3, 0.2, 0.15, 0.35))]
     return (("hat", hat),), {"hat": said}
 
 

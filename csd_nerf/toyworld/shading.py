@@ -87,9 +87,7 @@ def _object(buffer: GeometryBuffer, rows: Tensor, scene: Scene, light: Light) ->
     towards = (mirror * sun).sum(0).clamp_min(0) * (facing > 0) * buffer.sunlight[rows]
     if scene.material == "metal":
         metal = material * (1 - snow)
-        # hammered: on a flat face an even mirror would look like paint
-        dents = torch.stack([noise(position * 6.5 + shift) for shift in (0.0, 7.3, 13.9)])
-        shown = _reflection(albedo, mirror + 0.22 * dents, towards, light) * (0.3 + 0.7 * buffer.openness[rows])
+        shown = _reflection(albedo, mirror, towards, light) * (0.3 + 0.7 * buffer.openness[rows])
         colour = colour + (shown + 0.10 * colour - colour) * metal
     gloss = 0.05 if scene.material in ("wood", "stone") else 0.22
     dull = torch.where(material > 0, gloss, 0.25) * (1 - snow)
@@ -127,16 +125,20 @@ def _takes_material(part: Part) -> float:
 def _reflection(
     albedo: Float[Tensor, "3 m"], mirror: Float[Tensor, "3 m"], towards: Float[Tensor, "m"], light: Light
 ) -> Float[Tensor, "3 m"]:
-    """A photo studio mirrored in tinted metal: bright panels all around, a dark band at the horizon, a grey floor."""
-    x, y, z = mirror
-    panels = 0.5 + 0.5 * torch.sin(4.0 * torch.atan2(y, x) + 0.6)
-    panels = ((panels - 0.35) / 0.4).clamp(0, 1) * ((z - 0.05) / 0.15).clamp(0, 1) * ((0.9 - z) / 0.25).clamp(0, 1)
+    """A photo studio mirrored in tinted steel: a bright ceiling, a dark horizon, a grey floor.
+
+    All of it is wide and the same all around, so that a picture of the painted object tells where its reflections will
+    be: what lies where around the object, or dents, no picture of paint shows, and an edit could only guess.
+    """
+    z = mirror[2]
+    lamps = ((z - 0.1) / 0.35).clamp(0, 1)
     ceiling = 0.30 + 0.35 * ((z - 0.1) / 0.5).clamp(0, 1)
-    floor = 0.55 * ((-z - 0.02) / 0.3).clamp(0, 1)
-    band = ((z.abs() - 0.02) / 0.16).clamp(0, 1)
+    floor = 0.55 * ((-z - 0.02) / 0.4).clamp(0, 1)
+    band = (z.abs() / 0.3).clamp(0, 1)
     level = sum(light.above) / sum(DAY.above)
-    tinted = albedo.clamp_min(0.03) * (ceiling * band + floor + 0.75 * panels)
-    white = 0.16 * panels.square() + 1.8 * towards.pow(40) * (sum(light.sun) / sum(DAY.sun))
+    steel = 0.6 * albedo + 0.4 * column((0.36, 0.38, 0.42))
+    tinted = steel * (0.05 + 0.6 * ceiling * band + 0.6 * floor + 0.5 * lamps)
+    white = 0.10 * lamps.square() + 1.8 * towards.pow(40) * (sum(light.sun) / sum(DAY.sun))
     return level * (tinted + 0.02) + white * (0.35 + 0.65 * level)
 
 

@@ -101,11 +101,11 @@ def test_an_instruction_is_understood_as_it_was_meant(kind):
             assert understood.scene(scene) == edit.scene(scene)
 
 
-def test_three_hats_in_four_leave_the_colour_open():
+def test_half_of_the_hats_leave_the_colour_open():
     rng = np.random.default_rng(5)
     edits = [draw_edit("hat", scene_from_seed(1), rng) for _ in range(200)]
     said = [edit.instruction.split() for edit in edits if edit is not None]
-    assert np.mean([not set(words) & set(COLOURS) for words in said]) == pytest.approx(0.75, abs=0.09)
+    assert np.mean([not set(words) & set(COLOURS) for words in said]) == pytest.approx(0.5, abs=0.09)
 
 
 def test_ambiguity_is_settled_by_the_seed():
