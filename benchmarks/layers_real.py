@@ -40,7 +40,6 @@ CASES = {
     "LSD + KL 0.1": (replace(NOTHING, kl=0.1), 0.0),
     "LSD + FM 0.02 + KL 0.1, sparse": (LossWeights(feature_matching=0.02, kl=0.1), VEIL),
     "the paper's lambdas": (LayerSettings().losses, 0.0),
-    "the paper's lambdas, sparse": (LayerSettings().losses, VEIL),
 }
 
 
