@@ -25,6 +25,7 @@ from csd_nerf.distill import Condition, LossWeights, NoiseSchedule, edit_size, r
 from csd_nerf.images.layers import LayerSettings, edit_layers
 from csd_nerf.images.picture_files import read_picture
 from csd_nerf.images.writing import contact_sheet
+from csd_nerf.metrics.pixel_scores import psnr
 from csd_nerf.priors import GaussianPrior
 from csd_nerf.priors.autoencoder import Autoencoder
 
@@ -71,10 +72,6 @@ class ExactPrior:
         raise ValueError("an exact prior takes no picture")
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    return float(-10 * (a - b).square().mean().log10())
-
-
 def main(folder: Path, taesd: Path, river: Path) -> None:
     """Compute what is missing, then write the table and the sheet."""
     picture, vae = read_picture(river).image, codec(taesd)
@@ -85,7 +82,7 @@ def main(folder: Path, taesd: Path, river: Path) -> None:
     truth = torch.where(sky.bool(), photo * torch.tensor(ORANGE)[:, None, None], photo).clamp(0, 1)
     prior = ExactPrior(vae, vae.encode(truth[None])[0])
     sheet = [("photo, true edit,\nsky", [photo, truth, sky.expand(3, -1, -1)])]
-    rows: dict[str, dict[str, float | None]] = {"the photo": {"PSNR": psnr(photo, truth)}}
+    rows: dict[str, dict[str, float | None]] = {"the photo": {"PSNR": psnr(photo[None], truth[None]).mean}}
     made = []
     for name, (losses, sparsity) in CASES.items():
         settings = LayerSettings(
@@ -101,7 +98,7 @@ def main(folder: Path, taesd: Path, river: Path) -> None:
         made.append(found)
         alpha, inside = found["alpha"], sky > 0.5
         rows[name] = {
-            "PSNR": psnr(found["composite"], truth),
+            "PSNR": psnr(found["composite"][None], truth[None]).mean,
             "opacity in the sky": float(alpha[inside].mean()),
             "opacity elsewhere": float(alpha[~inside].mean()),
             "FM / LSD": found["ratio"],
