@@ -1,9 +1,10 @@
 """How a distillation step scales: with the number of particles, and with the number of processes that share it.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.scaling [PRIOR] [PRECISION]      # writes benchmarks/results/scaling.md
+    OMP_NUM_THREADS=1 python -m benchmarks.scaling [PRIOR] [PRECISION] [DEVICE] [FOLDER]
 
-Processor time, of which other programs on the machine change little. Processes are started over gloo, each with a copy
-of the prior; the efficiency of P processes is the time of one over P times that of the slowest.
+writes scaling.md, or scaling_cuda.md of a GPU, in benchmarks/results or the folder. On a CPU it is processor time, of
+which other programs on the machine change little, and processes are started over gloo, each with a copy of the prior;
+the efficiency of P processes is the time of one over P times that of the slowest. On a GPU it is the time of the wall.
 """
 
 import multiprocessing
@@ -37,16 +38,25 @@ def step_seconds(prior: Any, particles: int, steps: int = STEPS) -> float:
     """Median processor time of a step, after a first one."""
     problem, distiller = Problem.draw(prior, particles), make_edit_distiller(prior, SETTINGS)
     seconds = []
-    for _ in range(steps + 1):
-        started = time.thread_time()
+    on_gpu = prior.device.type == "cuda"
+    clock = time.perf_counter if on_gpu else time.thread_time
+    # On a GPU the prior tries which form of its network is quicker during the first calls of a shape.
+    for _ in range(steps + (6 if on_gpu else 1)):
+        started = clock()
         distiller(problem.particles, problem.target, torch.Generator().manual_seed(0))
-        seconds.append(time.thread_time() - started)
-    return median(seconds[1:])
+        if on_gpu:
+            torch.cuda.synchronize(prior.device)
+        seconds.append(clock() - started)
+    return median(seconds[-steps:])
 
 
 def memory(prior: Any, particles: int) -> int:
-    """Most bytes of tensors at the same time."""
+    """Most bytes of tensors at the same time; on a GPU of all that torch holds, weights included."""
     problem, distiller = Problem.draw(prior, particles), make_edit_distiller(prior, SETTINGS)
+    if prior.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(prior.device)
+        distiller(problem.particles, problem.target, torch.Generator().manual_seed(0))
+        return torch.cuda.max_memory_allocated(prior.device)
     with TensorMemory() as held:
         distiller(problem.particles, problem.target, torch.Generator().manual_seed(0))
     return held.peak
@@ -78,32 +88,42 @@ def shared_seconds(name: str, precision: str, count: int) -> float:
 
 def main() -> None:
     """Measure and write."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "toy"
-    precision: Any = sys.argv[2] if len(sys.argv) > 2 else "bf16"
-    prior = load_prior(name, device="cpu", dtype=precision, batch_size=MICRO_BATCH, needs_image=True)
+    given = dict(zip(("prior", "precision", "device", "folder"), sys.argv[1:], strict=False))
+    name, device = given.get("prior", "toy"), given.get("device", "cpu")
+    precision: Any = given.get("precision", "bf16")
+    prior = load_prior(name, device=device, dtype=precision, batch_size=MICRO_BATCH, needs_image=True)
+    on_gpu, shown = prior.device.type == "cuda", Path(name).name
     lines = [
-        "# Scaling of the distillation step",
+        "# Scaling of the distillation step" + " on a GPU" * on_gpu,
         "",
-        f"`OMP_NUM_THREADS=1 python -m benchmarks.scaling {name} {precision}`, commit {commit()}, {date.today()}, "
-        f"{machine()}, {os.getloadavg()[0]:.0f} programs running. Processor time, median of {STEPS} steps.",
+        f"`OMP_NUM_THREADS=1 python -m benchmarks.scaling {shown} {precision}{f' {device}' * on_gpu}`, "
+        f"commit {commit()}, {date.today()}, {machine()}, {os.getloadavg()[0]:.0f} programs running. "
+        f"{'Time of the wall' if on_gpu else 'Processor time'}, median of {STEPS} steps.",
         "",
         f"With at most {MICRO_BATCH} network samples a call:",
         "",
-        "| particles | ms a step | ms a particle | tensors at the same time |",
+        f"| particles | ms a step | ms a particle | {'memory' if on_gpu else 'tensors at the same time'} |",
         "|---|---|---|---|",
     ]
     for n in PARTICLES:
         seconds = step_seconds(prior, n)
         lines.append(f"| {n} | {seconds * 1e3:.0f} | {seconds / n * 1e3:.1f} | {memory(prior, n) / 1e6:.0f} MB |")
         print(lines[-1], flush=True)
+    if not on_gpu:
+        lines += _of_processes(name, precision)
+    place = Path(given.get("folder", RESULTS)) / f"scaling{'_cuda' * on_gpu}.md"
+    place.write_text("\n".join(lines) + "\n")
+
+
+def _of_processes(name: str, precision: str) -> list[str]:
     alone = shared_seconds(name, precision, 1)
-    lines += ["", f"A step of {TOGETHER} particles, all samples in one call of each process:", ""]
+    lines = ["", f"A step of {TOGETHER} particles, all samples in one call of each process:", ""]
     lines += ["| processes | ms of the slowest | efficiency |", "|---|---|---|", f"| 1 | {alone * 1e3:.0f} | |"]
     for count in (2, 4):
         seconds = shared_seconds(name, precision, count)
         lines.append(f"| {count} | {seconds * 1e3:.0f} | {alone / count / seconds:.2f} |")
         print(lines[-1], flush=True)
-    (RESULTS / "scaling.md").write_text("\n".join(lines) + "\n")
+    return lines
 
 
 if __name__ == "__main__":

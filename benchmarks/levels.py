@@ -1,0 +1,119 @@
+"""Which noise levels and guidance make CSD-Edit's scenes agree? The whole loop, with the NeRF, as `csd bench scenes`.
+
+    python -m benchmarks.levels FOLDER [--workers 2] [--scenes 4] [--variants ...]
+
+Ambiguous instructions on scenes that no table of results is made of, at the full budget: what is chosen here is judged
+there. FOLDER keeps what is done, and what it has of other variants and scenes is counted too; the table is printed and
+goes with its numbers to benchmarks/results/levels.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.kernel import study_scenes
+from csd_nerf.bench.checkout import commit
+from csd_nerf.bench.compute import compute
+from csd_nerf.bench.plan import FULL, Cell, Choice, make_plan, weights_hash
+from csd_nerf.bench.statistics import bootstrap
+from csd_nerf.bench.store import Store
+
+RESULTS = Path(__file__).parent / "results"
+INSTRUCTIONS = ("hat", "colour")
+LEVELS = {"t_max": 0.7, "t_max_end": 0.5}
+"""Of csd-edit-lite when this was asked."""
+METHODS = ("csd-edit", "no-svgd", "random-noise", "sds", "in2n", "in2n-less-noise", "ip2p")
+VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
+    **{method: (method, {} if method.startswith("in2n") or method == "ip2p" else LEVELS) for method in METHODS},
+    **{
+        f"{method} {start:g} to {end:g}": (method, {"t_max": start, "t_max_end": end})
+        for method in ("csd-edit", "no-svgd", "random-noise")
+        for start, end in ((0.85, 0.5), (0.98, 0.5), (0.98, 0.7), (0.98, 0.98), (0.85, 0.7))
+    },
+    "csd-edit guidance 3": ("csd-edit", {**LEVELS, "guidance_scale": 3.0}),
+    "csd-edit guidance 4": ("csd-edit", {**LEVELS, "guidance_scale": 4.0}),
+    "csd-edit image guidance 1": ("csd-edit", {**LEVELS, "image_guidance_scale": 1.0}),
+    "csd-edit 0.85 to 0.5 guidance 3": ("csd-edit", {"t_max": 0.85, "t_max_end": 0.5, "guidance_scale": 3.0}),
+    "csd-edit 0.98 to 0.5 guidance 3": ("csd-edit", {"t_max": 0.98, "t_max_end": 0.5, "guidance_scale": 3.0}),
+    "csd-edit 0.98 to 0.5 from 0.5": ("csd-edit", {"t_min": 0.4, "t_max": 0.98, "t_max_end": 0.5}),
+    "csd-edit learning rate 1": ("csd-edit", {**LEVELS, "lr": 1.0}),
+}
+COLUMNS = ("view agreement", "views edited", "PSNR", "warp error", "edit strength", "change outside")
+
+
+def cells(scenes: tuple[int, ...], variants: list[str], precision: Any) -> tuple[list[Cell], dict[str, list[Cell]]]:
+    """What every edit needs, and the edits of each variant."""
+    methods = tuple(dict.fromkeys(VARIANTS[label][0] for label in variants))
+    plan = make_plan(Choice(scenes, INSTRUCTIONS, methods, precision=precision), FULL)
+    edits = {
+        label: [
+            replace(cell, spec={**cell.spec, "settings": {**cell.spec["settings"], **VARIANTS[label][1]}})
+            for cell in plan.edits()
+            if cell.spec["method"] == VARIANTS[label][0]
+        ]
+        for label in variants
+    }
+    return [cell for cell in plan.cells if cell.kind != "edit"], edits
+
+
+def fill(folder: Path, cell: Cell, needed: list[Cell]) -> str:
+    """Compute a cell that is not in the folder yet."""
+    torch.set_num_threads(1)
+    store = Store(folder)
+    if not store.has(cell):
+        store.keep(cell, compute(cell.spec, cell.where, tuple(store.read(other) for other in needed)))
+    return cell.label
+
+
+def main() -> None:
+    """Compute what is missing, then write and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--workers", type=int, default=os.cpu_count())
+    parser.add_argument("--scenes", type=int, default=4)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    asked = parser.parse_args()
+    needed, edits = cells(study_scenes()[: asked.scenes], asked.variants, asked.precision)
+    by_key = {cell.key: cell for cell in needed}
+    with ProcessPoolExecutor(asked.workers) as pool:
+        for group in (needed, [cell for label in asked.variants for cell in edits[label]]):
+            jobs = [pool.submit(fill, asked.folder, cell, [by_key[key] for key in cell.needs]) for cell in group]
+            for number, job in enumerate(as_completed(jobs), 1):
+                print(f"{number} of {len(jobs)}: {job.result()}", flush=True)
+    report(asked.folder, asked.precision, asked.results)
+
+
+def report(folder: Path, precision: Any, results: Path) -> None:
+    """The table of all that is in the folder, of every variant the scenes that it has."""
+    store, rows = Store(folder), []
+    for label, own in cells(study_scenes(), list(VARIANTS), precision)[1].items():
+        for cell in own:
+            if (found := store.result(cell)) is not None:
+                measures = {name: found["measures"][name] for name in COLUMNS}
+                about = {"variant": label, "scene": cell.spec["scene"]["seed"], "instruction": cell.name}
+                rows.append({**about, **measures})
+    about = {"commit": commit(), "date": date.today().isoformat(), "prior": weights_hash("toy"), "precision": precision}
+    about |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__}
+    (results / "levels.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    for name in INSTRUCTIONS:
+        print(f"\n{name}\n\n| variant | scenes | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|")
+        for label in dict.fromkeys(row["variant"] for row in rows):
+            own = [row for row in rows if (row["variant"], row["instruction"]) == (label, name)]
+            means = [bootstrap([row[column] for row in own]).mean for column in COLUMNS]
+            shown = [f"{mean:.{2 if column == 'PSNR' else 3}f}" for mean, column in zip(means, COLUMNS, strict=True)]
+            print(f"| {label} | {len(own)} | {' | '.join(shown)} |")
+
+
+if __name__ == "__main__":
+    main()
