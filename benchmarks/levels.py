@@ -28,32 +28,43 @@ from csd_nerf.bench.statistics import bootstrap
 from csd_nerf.bench.store import Store
 
 RESULTS = Path(__file__).parent / "results"
-INSTRUCTIONS = ("hat", "colour")
-LEVELS = {"t_max": 0.7, "t_max_end": 0.5}
+INSTRUCTIONS = ("hat", "colour", "recolour", "snow")
+LEVELS = {"t_max": 0.7, "t_max_end": 0.5, "guidance_first": 1.0}
 """Of csd-edit-lite when this was asked."""
 METHODS = ("csd-edit", "no-svgd", "random-noise", "sds", "in2n", "in2n-less-noise", "ip2p")
 VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     **{method: (method, {} if method.startswith("in2n") or method == "ip2p" else LEVELS) for method in METHODS},
     **{
-        f"{method} {start:g} to {end:g}": (method, {"t_max": start, "t_max_end": end})
+        f"{method} {start:g} to {end:g}": (method, {**LEVELS, "t_max": start, "t_max_end": end})
         for method in ("csd-edit", "no-svgd", "random-noise")
         for start, end in ((0.85, 0.5), (0.98, 0.5), (0.98, 0.7), (0.98, 0.98), (0.85, 0.7))
     },
     "csd-edit guidance 3": ("csd-edit", {**LEVELS, "guidance_scale": 3.0}),
     "csd-edit guidance 4": ("csd-edit", {**LEVELS, "guidance_scale": 4.0}),
+    "csd-edit guidance 5": ("csd-edit", {**LEVELS, "guidance_scale": 5.0}),
+    "csd-edit guidance 4 to 2": ("csd-edit", {**LEVELS, "guidance_first": 2.0}),
+    "csd-edit guidance 5 to 2": ("csd-edit", {**LEVELS, "guidance_first": 2.5}),
+    "csd-edit guidance 6 to 2": ("csd-edit", {**LEVELS, "guidance_first": 3.0}),
+    "no-svgd guidance 4": ("no-svgd", {**LEVELS, "guidance_scale": 4.0}),
+    "no-svgd guidance 4 to 2": ("no-svgd", {**LEVELS, "guidance_first": 2.0}),
+    "random-noise guidance 4": ("random-noise", {**LEVELS, "guidance_scale": 4.0}),
+    "random-noise guidance 4 to 2": ("random-noise", {**LEVELS, "guidance_first": 2.0}),
+    "in2n guidance 4": ("in2n", {"guidance_scale": 4.0}),
     "csd-edit image guidance 1": ("csd-edit", {**LEVELS, "image_guidance_scale": 1.0}),
-    "csd-edit 0.85 to 0.5 guidance 3": ("csd-edit", {"t_max": 0.85, "t_max_end": 0.5, "guidance_scale": 3.0}),
-    "csd-edit 0.98 to 0.5 guidance 3": ("csd-edit", {"t_max": 0.98, "t_max_end": 0.5, "guidance_scale": 3.0}),
-    "csd-edit 0.98 to 0.5 from 0.5": ("csd-edit", {"t_min": 0.4, "t_max": 0.98, "t_max_end": 0.5}),
+    "csd-edit 0.85 to 0.5 guidance 3": ("csd-edit", {**LEVELS, "t_max": 0.85, "guidance_scale": 3.0}),
+    "csd-edit 0.98 to 0.5 guidance 3": ("csd-edit", {**LEVELS, "t_max": 0.98, "guidance_scale": 3.0}),
+    "csd-edit 0.98 to 0.5 from 0.5": ("csd-edit", {**LEVELS, "t_min": 0.4, "t_max": 0.98}),
     "csd-edit learning rate 1": ("csd-edit", {**LEVELS, "lr": 1.0}),
 }
 COLUMNS = ("view agreement", "views edited", "PSNR", "warp error", "edit strength", "change outside")
 
 
-def cells(scenes: tuple[int, ...], variants: list[str], precision: Any) -> tuple[list[Cell], dict[str, list[Cell]]]:
+def cells(
+    scenes: tuple[int, ...], variants: list[str], names: tuple[str, ...], precision: Any
+) -> tuple[list[Cell], dict[str, list[Cell]]]:
     """What every edit needs, and the edits of each variant."""
     methods = tuple(dict.fromkeys(VARIANTS[label][0] for label in variants))
-    plan = make_plan(Choice(scenes, INSTRUCTIONS, methods, precision=precision), FULL)
+    plan = make_plan(Choice(scenes, names, methods, precision=precision), FULL)
     edits = {
         label: [
             replace(cell, spec={**cell.spec, "settings": {**cell.spec["settings"], **VARIANTS[label][1]}})
@@ -82,9 +93,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=4)
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=list(INSTRUCTIONS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    needed, edits = cells(study_scenes()[: asked.scenes], asked.variants, asked.precision)
+    needed, edits = cells(study_scenes()[: asked.scenes], asked.variants, tuple(asked.instructions), asked.precision)
     by_key = {cell.key: cell for cell in needed}
     with ProcessPoolExecutor(asked.workers) as pool:
         for group in (needed, [cell for label in asked.variants for cell in edits[label]]):
@@ -97,10 +109,10 @@ def main() -> None:
 def report(folder: Path, precision: Any, results: Path) -> None:
     """The table of all that is in the folder, of every variant the scenes that it has."""
     store, rows = Store(folder), []
-    for label, own in cells(study_scenes(), list(VARIANTS), precision)[1].items():
+    for label, own in cells(study_scenes(), list(VARIANTS), INSTRUCTIONS, precision)[1].items():
         for cell in own:
             if (found := store.result(cell)) is not None:
-                measures = {name: found["measures"][name] for name in COLUMNS}
+                measures = {name: found["measures"].get(name) for name in COLUMNS}
                 about = {"variant": label, "scene": cell.spec["scene"]["seed"], "instruction": cell.name}
                 rows.append({**about, **measures})
     about = {"commit": commit(), "date": date.today().isoformat(), "prior": weights_hash("toy"), "precision": precision}
@@ -110,7 +122,7 @@ def report(folder: Path, precision: Any, results: Path) -> None:
         print(f"\n{name}\n\n| variant | scenes | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|")
         for label in dict.fromkeys(row["variant"] for row in rows):
             own = [row for row in rows if (row["variant"], row["instruction"]) == (label, name)]
-            means = [bootstrap([row[column] for row in own]).mean for column in COLUMNS]
+            means = [bootstrap([row[c] for row in own]).mean if own and own[0][c] is not None else 0.0 for c in COLUMNS]
             shown = [f"{mean:.{2 if column == 'PSNR' else 3}f}" for mean, column in zip(means, COLUMNS, strict=True)]
             print(f"| {label} | {len(own)} | {' | '.join(shown)} |")
 

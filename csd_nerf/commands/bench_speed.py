@@ -49,6 +49,7 @@ class SpeedRun:
 
         make_folder(self.output, "--output")
         kept = self._kept()
+        usual = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
         # Reduced precision of float32 products would make the contestants' gradients differ, and flatter the rate.
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         prior = load_prior(self.prior, dtype=self.precision, needs_image=True)
@@ -68,6 +69,8 @@ class SpeedRun:
         for n in self.particles:
             measured = measure(prior, n, rounds=self.rounds, compiled=self.compiled)
             kept = self._add(kept, speed_report.record(measured, about))
+        # A decoder that must not run in half precision has a GPU's float32 as torch sets it.
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = usual
         channels, side = (DECODER, 64) if prior.device.type == "cuda" else (tuple(c // 4 for c in DECODER), 24)
         found = measure_matching(decoder(prior.device, channels), side, self.rounds)
         what = f"a decoder of {', '.join(map(str, reversed(channels)))} channels on {side} x {side} latents"

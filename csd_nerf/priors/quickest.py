@@ -8,6 +8,9 @@ pays for a capture, and none takes more than about twice what knowing the quicke
 
 A captured form holds memory for all its activations. So every shape has one of its own, which goes as soon as it is not
 the quicker one, and only few are kept: a shape that is driven out is not captured again.
+
+A compiled form (`compiled`) is quicker still and takes a minute to make: its patience is longer. It is the other form
+of a network that chooses between the two above.
 """
 
 import logging
@@ -37,9 +40,15 @@ class QuickestForm:
         clock: Callable[[], float] = time.perf_counter,
         *,
         kept: int = 4,
+        patience: Callable[[Tensor], int] = lambda inputs: _PATIENCE,
     ) -> None:
-        """`make_other` makes the other form for one shape; `kept` are in use at most. `clock` gives seconds."""
+        """`make_other` makes the other form for one shape; `kept` are in use at most. `clock` gives seconds.
+
+        `patience` says from the inputs of a shape how often the network is called before the other form is tried.
+        """
         self._network, self._make_other, self._clock, self._kept = network, make_other, clock, kept
+        self._patience = patience
+        self._untimed: dict[Any, int] = {}
         self._times: dict[Any, list[float]] = {}
         self._others: OrderedDict[Any, Network] = OrderedDict()
         self._settled: set[Any] = set()
@@ -53,6 +62,11 @@ class QuickestForm:
             return self._others[key](inputs, timestep, **options)
         if key in self._settled:
             return self._network(inputs, timestep, **options)
+        # Only the last calls are timed: waiting for the device costs a little.
+        untimed = self._untimed.setdefault(key, max(0, self._patience(inputs) - _PATIENCE))
+        if untimed:
+            self._untimed[key] -= 1
+            return self._network(inputs, timestep, **options)
         times = self._times.setdefault(key, [])
         answer, seconds = self._timed(self._network, inputs, timestep, options)
         times.append(seconds)
@@ -63,10 +77,12 @@ class QuickestForm:
     def _settle(self, key: Any, seconds: float, answer: Any, question: tuple[Tensor, Tensor, Any]) -> None:
         """Decide which form this shape has from now on; `answer` and `seconds` are the network's."""
         self._settled.add(key)
-        del self._times[key]
+        del self._times[key], self._untimed[key]
         other = self._quicker(seconds, answer, *question)
         if other is None:
             return
+        if isinstance(self._network, QuickestForm):
+            self._network._others.pop(key, None)  # it will not be asked for this shape again
         self._others[key] = other
         if len(self._others) > self._kept:
             self._others.popitem(last=False)
@@ -75,13 +91,14 @@ class QuickestForm:
         """The other form, if it is quicker than the network and answers the same."""
         try:
             made = self._make_other()
-            found, _ = self._timed(made, inputs, timestep, options)  # captures
+            found, _ = self._timed(made, inputs, timestep, options)  # captures or compiles
             other = min(self._timed(made, inputs, timestep, options)[1] for _ in range(2))
         except Exception as error:  # the network itself works
-            log.warning("the network cannot be captured (%s: %s) and is called as it is", type(error).__name__, error)
+            said = (str(error).splitlines() or [""])[0]
+            log.warning("no quicker form of the network (%s: %s): it is called as it is", type(error).__name__, said)
             return None
         if not torch.allclose(found[0].float(), answer[0].float(), rtol=1e-2, atol=1e-2):
-            log.warning("the captured network answers otherwise than the network, which is called as it is")
+            log.warning("the quicker form of the network answers otherwise than the network, which is called as it is")
             return None
         return made if other < _GAIN * seconds else None
 

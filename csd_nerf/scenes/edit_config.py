@@ -88,8 +88,10 @@ def lite_config() -> EditTrainerConfig:
             # The toy prior's edits add and recolour things, which needs more noise than the paper's range, but no more
             # than this: with higher levels views agree less and every edit is further from its truth (the study
             # in benchmarks/results/study.md). What is to be added it puts against the background's colour, the more so
-            # the larger the guidance scale, so that views of a hat before sky and before grass disagree (lite.md).
+            # the larger the guidance scale, so that views of a hat before sky and before grass disagree (lite.md). With
+            # that little guidance alone some objects never leave their colour: the first rounds have twice of it.
             guidance_scale=2.0,
+            guidance_first=2.0,
             method_t_max=0.7,
             t_max_end=0.5,
             t_max_rounds=4,

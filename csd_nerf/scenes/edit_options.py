@@ -95,7 +95,10 @@ class EditPipelineConfig(VanillaPipelineConfig):
     decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper), as it
     always does with ip2p and in2n."""
     t_max_rounds: int = 4
-    """Rounds in which the highest noise level falls. A new prompt begins at `t_max` again."""
+    """Rounds in which highest noise level and guidance fall. A new prompt begins at `t_max` again."""
+    guidance_first: float = 1.0
+    """Factor of the guidance scale in the first round of a prompt, which falls evenly to 1 until round `t_max_rounds`:
+    first rounds must leave what the photo shows. 1, and always with ip2p and in2n: none, as in the paper."""
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
     kernel: KernelName | None = None
@@ -184,11 +187,14 @@ class EditPipelineConfig(VanillaPipelineConfig):
             noise=self.noise,
             mixing=self.mixing,
         )
-        if self.t_max_end is None or settings.parts.samples:
+        if settings.parts.samples:
             return settings
-        start = settings.resolved().t_max
-        assert start is not None
         fallen = min(1.0, rounds / (self.t_max_rounds - 1)) if self.t_max_rounds > 1 else 1.0
+        factor = self.guidance_first + fallen * (1 - self.guidance_first)
+        settings = replace(settings, guidance_scale=chosen.guidance_scale * factor)
+        if self.t_max_end is None:
+            return settings
+        start = settings.resolved().t_max or 0.0
         return replace(settings, t_max=start + fallen * (self.t_max_end - start))
 
     def _t_max(self) -> float | None:
@@ -202,11 +208,12 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(
                 '--pipeline.prompt is empty: say what to change, such as --pipeline.prompt "make it snow".'
             )
+        as_given = replace(self, t_max_end=None, guidance_first=1.0).settings()
         try:
-            replace(self, t_max_end=None).settings().validate()
+            as_given.validate()
         except ValueError as error:
             raise SceneError(with_flags(str(error))) from error
-        start = replace(self, t_max_end=None).settings().resolved()
+        start = as_given.resolved()
         assert start.t_min is not None and start.t_max is not None
         end = None if start.parts.samples else self.t_max_end
         if end is not None and not start.t_min <= end <= start.t_max:
@@ -214,6 +221,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
                 f"--pipeline.t-max-end {end}: give a noise level from --pipeline.t-min {start.t_min} to "
                 f"--pipeline.t-max {start.t_max}."
             )
+        if not self.guidance_first >= 1:
+            raise SceneError(f"--pipeline.guidance-first {self.guidance_first}: give a factor, at least 1.")
         for name in ("edit_every", "edit_batch_size", "scene_steps", "t_max_rounds"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -227,10 +236,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
     def _check_bank(self) -> None:
         if self.source_bank is None:
             if self.source_bank_gigabytes != type(self).source_bank_gigabytes:
-                raise SceneError(
-                    "--pipeline.source-bank-gigabytes is for --pipeline.source-bank: give that folder too, or leave it "
-                    "out."
-                )
+                raise SceneError("--pipeline.source-bank-gigabytes is for --pipeline.source-bank: give the folder too.")
             return
         settings = self.settings()
         if settings.parts.samples or settings.resolved().baseline != "source":

@@ -57,7 +57,7 @@ def test_lite_is_a_small_variant_of_the_same_configuration():
     }
     assert changed == {
         "datamanager", "model", "prior", "prior_batch_size", "rhythm", "scene_steps",
-        "guidance_scale", "method_t_max", "t_max_end", "view_dependence",
+        "guidance_scale", "guidance_first", "method_t_max", "t_max_end", "view_dependence",
     }  # fmt: skip
     assert edit_config().pipeline == full.pipeline, "making the variant leaves the original alone"
 
@@ -68,6 +68,15 @@ def test_the_highest_noise_level_falls_evenly_over_the_rounds_of_a_prompt():
     assert levels == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.3, 0.3])
     assert EditPipelineConfig(t_max_end=0.4).settings().t_max == 0.5, "from the preset's"
     assert EditPipelineConfig(t_max_end=0.4, t_max_rounds=1).settings().t_max == 0.4
+
+
+def test_the_guidance_of_the_first_round_falls_evenly_to_that_which_was_asked_for():
+    options = EditPipelineConfig(guidance_scale=3.0, guidance_first=2.0, t_max_rounds=4)
+    scales = [options.settings(rounds=rounds).guidance_scale for rounds in range(6)]
+    assert scales == pytest.approx([6.0, 5.0, 4.0, 3.0, 3.0, 3.0])
+    assert replace(options, t_max_rounds=1).settings().guidance_scale == 3.0
+    for editor in ("in2n", "ip2p"):
+        assert replace(options, editor=editor).settings().guidance_scale == 3.0
 
 
 def test_every_flag_has_a_help_text():
