@@ -1,10 +1,10 @@
 """A network compiled by torch where a run is long enough to pay for it: kernels are fused, memory is read less often.
 
-Compiling takes about a minute. With InstructPix2Pix at 64 x 64 latents in float16 an NVIDIA H100 then needs 2.2 ms a
-sample in place of 3.5 (benchmarks/results/speed.md): the minute is won back after `BREAK_EVEN` samples. Nobody knows
+Compiling takes about a minute. With InstructPix2Pix at 64 x 64 latents in float16 an NVIDIA H100 then needs 2.3 ms a
+sample in place of 3.1 (benchmarks/results/speed.md): the minute is won back after `BREAK_EVEN` samples. Nobody knows
 beforehand how long a viewer will be open. So a shape is compiled once it was asked that many samples: who stops right
-then has lost what a compilation takes, who goes on saves a third. For other networks samples are converted by what they
-compute, about parameters times pixels; a small one never gets there.
+then has lost what a compilation takes, who goes on saves a quarter. For other networks samples are converted by what
+they compute, about parameters times pixels; a small one never gets there.
 
 Compiled answers are the network's but for rounding, as are those of calls with other numbers of rows.
 
@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from csd_nerf.priors.quickest import QuickestForm
 
 SWITCH = "CSD_COMPILE"
-BREAK_EVEN = 45_000
-"""Network samples of InstructPix2Pix at 64 x 64 latents after which compiling has paid, on an H100."""
+BREAK_EVEN = 80_000
+"""Network samples of InstructPix2Pix at 64 x 64 latents after which compiling has paid, on an H100: measured
+51,000 in calls of 20 rows (53 s, 1.05 ms a sample) and 111,000 in calls of 80 (86 s, 0.77 ms)."""
 _MEASURED = 859.5e6 * 64 * 64
 """Parameters times latent pixels of the network that this was measured with."""
 
