@@ -122,9 +122,15 @@ def report(folder: Path, precision: Any, results: Path) -> None:
         print(f"\n{name}\n\n| variant | scenes | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|")
         for label in dict.fromkeys(row["variant"] for row in rows):
             own = [row for row in rows if (row["variant"], row["instruction"]) == (label, name)]
-            means = [bootstrap([row[c] for row in own]).mean if own and own[0][c] is not None else 0.0 for c in COLUMNS]
-            shown = [f"{mean:.{2 if column == 'PSNR' else 3}f}" for mean, column in zip(means, COLUMNS, strict=True)]
-            print(f"| {label} | {len(own)} | {' | '.join(shown)} |")
+            if own:
+                shown = [_mean([row[column] for row in own]) for column in COLUMNS]
+                print(f"| {label} | {len(own)} | {' | '.join(shown)} |")
+
+
+def _mean(values: list[float | None]) -> str:
+    """Of a column; nothing for what an instruction that leaves nothing open has not."""
+    known = [value for value in values if value is not None]
+    return f"{bootstrap(known).mean:.3f}" if known else ""
 
 
 if __name__ == "__main__":
