@@ -264,7 +264,7 @@ def with_panel_values(
             complaints.append("The prompt is empty: the previous one is kept.")
             continue
         try:
-            settings = config.settings(trial)
+            settings = replace(config, guidance_first=1.0).settings(trial)  # messages say what the panel says
             settings.validate() if prior is None else check_edit(prior, trial.prompt, settings)
         except ValueError as error:
             said = _renamed(str(error), _PANEL.get)
