@@ -74,6 +74,8 @@ class SpeedRun:
         channels, side = (DECODER, 64) if prior.device.type == "cuda" else (tuple(c // 4 for c in DECODER), 24)
         found = measure_matching(decoder(prior.device, channels), side, self.rounds)
         what = f"a decoder of {', '.join(map(str, reversed(channels)))} channels on {side} x {side} latents"
+        if prior.device.type == "cuda" and torch.backends.cudnn.allow_tf32:
+            what += ", convolutions in TF32"
         self._add(kept, speed_report.matching_record(found, machine, what))
         return 0
 

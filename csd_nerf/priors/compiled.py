@@ -11,6 +11,7 @@ Compiled answers are the network's but for rounding, as are those of calls with 
 The environment variable CSD_COMPILE=0 leaves compiling out, CSD_COMPILE=1 compiles at once.
 """
 
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from csd_nerf.priors.quickest import QuickestForm
 
+log = logging.getLogger("csd_nerf.priors")
 SWITCH = "CSD_COMPILE"
 BREAK_EVEN = 80_000
 """Network samples of InstructPix2Pix at 64 x 64 latents after which compiling has paid, on an H100: measured
@@ -44,7 +46,11 @@ def compiled_where_worth(network: Callable[..., Any], unet: nn.Module, device: t
     def patience(inputs: Tensor) -> int:
         return 0 if asked == "1" else calls_that_pay(parameters, inputs)
 
-    return QuickestForm(network, lambda: torch.compile(unet, dynamic=False), patience=patience)
+    def compiled() -> Callable[..., Any]:
+        log.warning("compiling the network, which takes a minute or two (%s=0 leaves it out)", SWITCH)
+        return torch.compile(unet, dynamic=False)
+
+    return QuickestForm(network, compiled, patience=patience)
 
 
 def calls_that_pay(parameters: int, inputs: Tensor) -> int:

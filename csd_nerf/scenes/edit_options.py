@@ -194,7 +194,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
         settings = replace(settings, guidance_scale=chosen.guidance_scale * factor)
         if self.t_max_end is None:
             return settings
-        start = settings.resolved().t_max or 0.0
+        start = settings.resolved().t_max
+        assert start is not None
         return replace(settings, t_max=start + fallen * (self.t_max_end - start))
 
     def _t_max(self) -> float | None:

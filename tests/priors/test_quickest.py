@@ -102,3 +102,22 @@ def test_a_form_that_cannot_be_made_or_answers_otherwise_is_told_and_not_used(ca
 
 def test_a_prior_on_a_cpu_calls_its_network(edit_prior) -> None:
     assert edit_prior._network is edit_prior.unet
+
+
+def test_a_shape_that_gets_a_third_form_lets_its_second_go():
+    clock, held = [0.0], []
+    plain, compiled = Form(clock, 1.0), Form(clock, 0.1)
+
+    def captured() -> Form:
+        form = Form(clock, 0.5)
+        held.append(weakref.ref(form))
+        return form
+
+    inner = QuickestForm(plain, captured, lambda: clock[0])
+    form = QuickestForm(inner, lambda: compiled, lambda: clock[0], patience=lambda inputs: 10 * len(inputs))
+    call(form, 2, 20)
+    gc.collect()
+    assert len(held) == 1 and held[0]() is not None and compiled.calls == 0
+    call(form, 2, 11)
+    gc.collect()
+    assert held[0]() is None and compiled.calls == 3 + 10
