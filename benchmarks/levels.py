@@ -3,8 +3,8 @@
     python -m benchmarks.levels FOLDER [--workers 2] [--scenes 4] [--variants ...]
 
 Ambiguous instructions, and two that are not, on scenes that no table of results is made of, at the full budget: what is
-chosen here is judged there. FOLDER keeps what is done, and what it has of other variants and scenes is counted too; the table is printed and
-goes with its numbers to benchmarks/results/levels.json.
+chosen here is judged there. FOLDER keeps what is done, and what it has of other variants and scenes is counted too; the
+table is printed and goes with its numbers to benchmarks/results/levels.json.
 """
 
 import argparse
