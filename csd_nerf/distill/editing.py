@@ -5,7 +5,6 @@ optimised together, decoded and scaled back. Pictures whose sizes ask for differ
 since the kernel compares particles element by element.
 """
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -15,12 +14,13 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from csd_nerf.distill.banked import AnswerBank, look_ahead
 from csd_nerf.distill.counting import CountingPrior
+from csd_nerf.distill.detail import check_keep_detail, give_back
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.presets import EditSettings
+from csd_nerf.distill.sizes import edit_size, resize
 from csd_nerf.distill.solving import Solver, distil, make_edit_distiller, noise_of, timesteps_of
 from csd_nerf.distill.types import ImagePrior, Target
 
@@ -44,31 +44,6 @@ class EditResult:
     """False if it was stopped before the last step."""
 
 
-def edit_size(height: int, width: int, prior_size: int, factor: int) -> tuple[int, int]:
-    """Height and width in pixels at which a picture is edited.
-
-    Its aspect and `prior_size ** 2` pixels, as nearly as sides that are multiples of `factor` allow: the network then
-    sees about as many latent pixels as in training. No side is below two latent pixels (`2 * factor`), so that strips
-    of more than about `(prior_size / factor / 2) ** 2` to 1 lose some of their aspect and get more pixels.
-
-    Args:
-        height: The picture's, in pixels.
-        width: The picture's, in pixels.
-        prior_size: Side in pixels of the square pictures that the prior was trained on (`ImagePrior.size`).
-        factor: Pixels per latent pixel (`ImagePrior.factor`).
-    """
-    scale = prior_size / math.sqrt(height * width)
-    rows, columns = (max(2, round(side * scale / factor)) * factor for side in (height, width))
-    return rows, columns
-
-
-def resize(images: Float[Tensor, "n 3 H W"], size: tuple[int, int]) -> Float[Tensor, "n 3 h w"]:
-    """Bicubic, antialiased, clamped to [0, 1]."""
-    if tuple(images.shape[-2:]) == size:
-        return images
-    return interpolate(images, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-
-
 def edit_images(
     prior: ImagePrior,
     sources: Sequence[Float[Tensor, "3 _H _W"]],
@@ -81,19 +56,22 @@ def edit_images(
     on_step: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     solve: Solver = distil,
+    keep_detail: float = 0.0,
 ) -> EditResult:
     """Edit pictures together with one instruction.
 
     `sources` are in [0, 1] and condition the network; the optimisation starts from `initial` (the sources if None),
     each of its source's size. `solve` is how the settings' editor works: `distil`, or `csd_nerf.priors.solver_of` for
-    any of them. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was reached is returned;
-    pictures whose turn had not come stay as they were, without a loss from the codec. One seed of `generator` (on the
-    CPU) gives one result on one machine.
+    any of them. Places that have changed by less than about `keep_detail`, in colours of [0, 1], get back what the
+    autoencoder lost of their source (`csd_nerf.distill.detail`); with 0 none do. `on_step(done, total)` reports
+    progress; when `should_stop()` turns true, what was reached is returned; pictures whose turn had not come stay as
+    they were, without a loss from the codec. One seed of `generator` (on the CPU) gives one result on one machine.
 
     Raises `ValueError`, before any work, for bad settings, an empty prompt or a prior that the editor cannot use, and
     `NonFiniteError` with the `EditResult` reached before in `partial`: all its pictures are finite.
     """
     check_edit(prior, prompt, settings)
+    check_keep_detail(keep_detail)
     if not sources:
         raise ValueError("there is no picture to edit")
     if initial is not None and [x.shape for x in initial] != [x.shape for x in sources]:
@@ -122,15 +100,20 @@ def edit_images(
         pictures = _stack(prior, [sources[i] for i in indices], size)
         target = _make_target(prior, (prompt, negative_prompt), settings, generator, pictures)
         start = target.source if initial is None else prior.encode(_stack(prior, [initial[i] for i in indices], size))
-        assert start is not None
+        assert start is not None and target.source is not None
         reached = solve(counted, start, target, settings, generator, report, should_stop)
         failure = reached.failure
         if reached.steps:
             decoded = prior.decode(reached.latents)
+            rebuilt = prior.decode(target.source) if keep_detail else decoded
             for row, index in enumerate(indices):
                 latents[index] = reached.latents[row].cpu()
                 if torch.isfinite(decoded[row]).all():
-                    images[index] = resize(decoded[row : row + 1], sizes[index])[0].float().cpu()
+                    image = resize(decoded[row : row + 1], sizes[index])
+                    if keep_detail:
+                        both = rebuilt[row : row + 1], decoded[row : row + 1]
+                        image = give_back(sources[index][None].to(image), *both, keep_detail, prior.factor)
+                    images[index] = image[0].float().cpu()
                 elif failure is None:
                     failure = NonFiniteError("the decoded picture", None, row, reached.steps)
         done += reached.steps

@@ -10,10 +10,9 @@ import tyro
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
-from csd_nerf.distill.editing import check_edit
+from csd_nerf.distill.detail import DETAIL_THRESHOLD, check_keep_detail
 from csd_nerf.distill.editors import EDITORS, BaselineName, Editor, KernelName
 from csd_nerf.distill.presets import EditSettings
-from csd_nerf.distill.types import ImagePrior
 from csd_nerf.scenes.edit_datamanager import EditDataManagerConfig
 from csd_nerf.scenes.edit_rhythm import EditRhythm
 from csd_nerf.scenes.errors import SceneError
@@ -119,6 +118,10 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """What the method takes for `edit_every`, `edit_batch_size` and `edit_steps` that are None."""
     edit_init: Literal["render", "source"] = "render"
     """Where the latents of a round start: the current render of the view, or its photo; ip2p starts from noise."""
+    keep_detail: float | None = None
+    """Places of a view that an edit changes by less than about this, in colours of [0, 1], keep the photo's detail and
+    resolution, which the prior's autoencoder loses; 0: none do. None takes 0.1, and 0, as in the papers, with the
+    presets paper and released."""
     scene_steps: int = 30000
     """NeRF steps on the photos before the first edit (CSD C.3). Not used when --load-dir gives a trained scene."""
     seed: int = 0
@@ -162,7 +165,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
         chosen = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
         settings, pace = self.settings().resolved(), self.pace()
         chosen |= {"kernel": settings.kernel, "baseline": settings.baseline, "t_max": self._t_max()}
-        chosen |= {"noise": settings.noise}
+        chosen |= {"noise": settings.noise, "keep_detail": self.detail}
         return chosen | {"edit_every": pace.edit_every, "edit_batch_size": pace.edit_batch_size}
 
     def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
@@ -198,6 +201,13 @@ class EditPipelineConfig(VanillaPipelineConfig):
         assert start is not None
         return replace(settings, t_max=start + fallen * (self.t_max_end - start))
 
+    @property
+    def detail(self) -> float:
+        """`keep_detail`, or the preset's."""
+        if self.keep_detail is not None:
+            return self.keep_detail
+        return DETAIL_THRESHOLD if self.preset == "corrected" else 0.0
+
     def _t_max(self) -> float | None:
         """The flag's, else the method's, else None: the editor's or the preset's."""
         given = self.method_t_max if self.t_max is None else self.t_max
@@ -212,6 +222,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
         as_given = replace(self, t_max_end=None, guidance_first=1.0).settings()
         try:
             as_given.validate()
+            check_keep_detail(self.detail)
         except ValueError as error:
             raise SceneError(with_flags(str(error))) from error
         start = as_given.resolved()
@@ -246,35 +257,6 @@ class EditPipelineConfig(VanillaPipelineConfig):
             )
 
 
-_PANEL = {"guidance_scale": "Guidance", "image_guidance_scale": "Image guidance", "steps": "Edit steps"}
-"""What the viewer's panel calls a field of `EditSettings`."""
-
-
-def with_panel_values(
-    config: EditPipelineConfig, wanted: Instruction, previous: Instruction, prior: ImagePrior | None = None
-) -> tuple[Instruction, str]:
-    """The instruction of the next round from what the viewer's panel says, and a complaint about what cannot work.
-
-    A mistake in a field must not end a run of hours: that field then keeps its `previous` value, the others are used.
-    What depends on the prior is checked if it is given.
-    """
-    chosen, complaints = previous, []
-    for name in asdict(wanted):
-        trial = replace(chosen, **{name: getattr(wanted, name)})
-        if not trial.prompt.strip():
-            complaints.append("The prompt is empty: the previous one is kept.")
-            continue
-        try:
-            settings = replace(config, guidance_first=1.0).settings(trial)  # messages say what the panel says
-            settings.validate() if prior is None else check_edit(prior, trial.prompt, settings)
-        except ValueError as error:
-            said = _renamed(str(error), _PANEL.get)
-            complaints.append(f"Not used: {said}; {getattr(previous, name)} is kept.")
-        else:
-            chosen = trial
-    return chosen, " ".join(complaints)
-
-
 def flag_of(name: str) -> str:
     """The command line's name for a field of `EditSettings` or of the pipeline's configuration."""
     return "--pipeline." + {"steps": "edit_steps"}.get(name, name).replace("_", "-")
@@ -286,10 +268,10 @@ def with_flags(message: str) -> str:
     Only fields that are flags are renamed.
     """
     flags = {entry.name for entry in fields(EditPipelineConfig)} | {"steps"}
-    return _renamed(message, lambda name: flag_of(name) if name in flags else None)
+    return renamed(message, lambda name: flag_of(name) if name in flags else None)
 
 
-def _renamed(message: str, rename: Callable[[str], str | None]) -> str:
+def renamed(message: str, rename: Callable[[str], str | None]) -> str:
     """Replace each `name=` that `rename` knows by its answer and a space."""
 
     def word(match: re.Match[str]) -> str:

@@ -18,12 +18,13 @@ from csd_nerf.durations import duration
 from csd_nerf.priors.picture_sampling import solver_of
 from csd_nerf.priors.sharded import from_main
 from csd_nerf.scenes.contact_sheet import ViewRow, contact_sheet, to_uint8, view_rows
-from csd_nerf.scenes.edit_options import with_flags, with_panel_values
+from csd_nerf.scenes.edit_options import with_flags
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.edit_record import EditRecord
 from csd_nerf.scenes.edit_session import EditSession
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.look_ahead import LookAhead
+from csd_nerf.scenes.panel_values import with_panel_values
 from csd_nerf.scenes.terminal import RoundProgress, say
 
 _PRIOR_ADVICE = (
@@ -127,6 +128,7 @@ class SceneEditor:
                         on_step=progress.update,
                         should_stop=should_stop,
                         solve=solver_of(config.editor, self.bank),
+                        keep_detail=config.detail,
                     )
             except NonFiniteError as error:
                 raise self._failure(number, views, entry, error) from error
@@ -207,6 +209,7 @@ class SceneEditor:
             "pass": session.schedule.passes + (0 if session.schedule.remaining else 1),
             **session.instruction.to_state(),
             "edit_init": "noise" if settings.parts.from_noise else config.edit_init,
+            "keep_detail": config.detail,
             "seed": config.seed,
             "settings": {name: value for name, value in settings.used().items() if name != "steps"},
             "edited": views,

@@ -64,7 +64,7 @@ def shrink(config: EditTrainerConfig) -> None:
     """A field and batches that are only just there; a round every four steps, of at most six views."""
     options, model, data = config.pipeline, config.pipeline.model, config.pipeline.datamanager
     options.edit_every, options.edit_batch_size = 4, 6
-    options.guidance_first = 1.0
+    options.guidance_first, options.keep_detail = 1.0, 0.0
     options.guidance_scale, options.t_max, options.t_max_end, options.view_dependence = GUIDANCE, 0.8, 0.6, True
     model.num_levels, model.log2_hashmap_size, model.max_res = 2, 8, 32
     model.hidden_dim, model.hidden_dim_color = 8, 8

@@ -39,6 +39,16 @@ def test_views_of_a_scene_have_noise_of_their_own(config: EditTrainerConfig):
     assert noise(preset="paper", noise="independent") == "independent"
 
 
+@pytest.mark.parametrize("config", [edit_config(), lite_config()], ids=["full", "lite"])
+def test_the_detail_of_what_is_unchanged_is_kept_but_not_in_the_papers(config: EditTrainerConfig):
+    def detail(**flags: Any) -> float:
+        return replace(config.pipeline, **flags).detail
+
+    assert detail() == detail(editor="in2n") == 0.1
+    assert detail(preset="paper") == detail(preset="released") == detail(keep_detail=0.0) == 0.0
+    assert detail(preset="paper", keep_detail=0.3) == 0.3
+
+
 def test_csd_edit_loads_nerfstudios_own_nerfacto_checkpoints():
     from nerfstudio.configs.method_configs import method_configs
 

@@ -63,6 +63,27 @@ def test_the_condition_is_always_the_photo(whole: EditRun, tiny_scene: Path, tmp
     assert starts == (2 if init == "render" else 1), "sources, and renders if the latents start there"
 
 
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_views_that_nothing_has_changed_are_the_photos_again(
+    whole: EditRun, tiny_scene: Path, tmp_path: Path, share: float
+):
+    """Photos of more pixels than the prior's latents can say; without guidance and kernel nothing moves."""
+
+    def still(config: EditTrainerConfig) -> None:
+        config.pipeline.keep_detail, config.pipeline.edit_init = share, "source"
+        config.pipeline.editor = "no-svgd"
+        config.pipeline.guidance_scale, config.pipeline.datamanager.view_size = 0.0, None
+
+    run = tiny_run(tiny_scene, tmp_path, load_dir=whole.scene_checkpoint.parent, configure=still)
+    index = json.loads((run.edits / "edits.json").read_text())
+    for entry in index["rounds"]:
+        assert entry["keep_detail"] == share
+        for view, path in entry["views"].items():
+            photo = read_picture(tiny_scene / "images" / index["view_names"][int(view)])
+            error = (read_picture(run.edits / path).float() - photo.float()).abs()
+            assert error.max() <= 1 if share else error.mean() > 5, "of 255"
+
+
 def test_the_viewer_can_work_while_the_networks_run(tiny_scene: Path, tmp_path: Path):
     free = []
     trainers: list[EditTrainer] = []

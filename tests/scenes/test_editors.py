@@ -14,10 +14,11 @@ from csd_nerf.distill import EDITORS, Condition, Editor, ImageTextGuidance, Shar
 from csd_nerf.priors import sample
 from csd_nerf.scenes.contact_sheet import to_uint8
 from csd_nerf.scenes.edit_config import edit_config, lite_config
-from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction, with_panel_values
+from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction
 from csd_nerf.scenes.edit_trainer import EditTrainerConfig
 from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import read_picture
+from csd_nerf.scenes.panel_values import with_panel_values
 from csd_nerf.scenes.run import EditRun
 from tests.scenes.edit_fixtures import NegativePrior, make_trainer, same_edits, same_weights, tiny_run
 

@@ -8,8 +8,9 @@ import viser
 from nerfstudio.viewer.utils import parse_object
 from nerfstudio.viewer.viewer_elements import ViewerElement
 
-from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction, with_panel_values
+from csd_nerf.scenes.edit_options import EditPipelineConfig, Instruction
 from csd_nerf.scenes.edit_session import EditSession
+from csd_nerf.scenes.panel_values import with_panel_values
 from csd_nerf.scenes.viewer_panel import EditPanel
 
 OPTIONS = EditPipelineConfig(prompt="make it snow")
