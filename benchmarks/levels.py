@@ -2,13 +2,14 @@
 
     python -m benchmarks.levels FOLDER [--workers 2] [--scenes 4] [--variants ...]
 
-Ambiguous instructions, and two that are not, on scenes that no table of results is made of, at the full budget: what is
-chosen here is judged there. FOLDER keeps what is done, and what it has of other variants and scenes is counted too; the
-table is printed and goes with its numbers to benchmarks/results/levels.json.
+Ambiguous instructions, and three that are not, on scenes that no table of results is made of, at the full budget: what
+is chosen here is judged there. FOLDER keeps what is done. The table has that and what benchmarks/results/levels.json had
+before; it is printed, and its numbers go there.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping
@@ -28,14 +29,23 @@ from csd_nerf.bench.statistics import bootstrap
 from csd_nerf.bench.store import Store
 
 RESULTS = Path(__file__).parent / "results"
-INSTRUCTIONS = ("hat", "colour", "recolour", "snow")
-LEVELS = {"t_max": 0.7, "t_max_end": 0.5, "guidance_first": 1.0}
+INSTRUCTIONS = ("hat", "colour", "recolour", "snow", "night")
+LEVELS = {"t_max": 0.7, "t_max_end": 0.5, "guidance_first": 1.0, "keep_detail": 0.0}
 """Of csd-edit-lite when this was asked."""
 VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "csd-edit": ("csd-edit", LEVELS),
     "random-noise": ("random-noise", LEVELS),
-    "in2n": ("in2n", {}),
-    "in2n guidance 4": ("in2n", {"guidance_scale": 4.0}),
+    "in2n": ("in2n", {"keep_detail": 0.0}),
+    "in2n guidance 4": ("in2n", {"guidance_scale": 4.0, "keep_detail": 0.0}),
+    "in2n keeping 0.1": ("in2n", {"keep_detail": 0.1}),
+    **{
+        f"csd-edit guidance 4 to {end:g} keeping 0.1{told}": (
+            "csd-edit",
+            {**LEVELS, "guidance_scale": end, "guidance_first": 4 / end, "keep_detail": 0.1, **lowest},
+        )
+        for end in (2.0, 1.0)
+        for told, lowest in (("", {}), (", from 0.02", {"t_min": 0.02}))
+    },
     **{
         f"csd-edit {start:g} to {end:g}": ("csd-edit", {**LEVELS, "t_max": start, "t_max_end": end})
         for start, end in ((0.85, 0.5), (0.98, 0.5), (0.98, 0.7))
@@ -45,6 +55,14 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "csd-edit guidance 4": ("csd-edit", {**LEVELS, "guidance_scale": 4.0}),
     "csd-edit guidance 4 to 2": ("csd-edit", {**LEVELS, "guidance_first": 2.0}),
     "csd-edit guidance 6 to 2": ("csd-edit", {**LEVELS, "guidance_first": 3.0}),
+    "csd-edit guidance 4 to 1, 0.7 to 0.5": (
+        "csd-edit",
+        {**LEVELS, "guidance_scale": 1.0, "guidance_first": 4.0},
+    ),
+    "csd-edit guidance 4 to 1.5, 0.98 to 0.5": (
+        "csd-edit",
+        {**LEVELS, "t_max": 0.98, "guidance_scale": 1.5, "guidance_first": 4 / 1.5},
+    ),
     "csd-edit image guidance 1": ("csd-edit", {**LEVELS, "image_guidance_scale": 1.0}),
 }
 COLUMNS = ("view agreement", "views edited", "PSNR", "warp error", "edit strength", "change outside")
@@ -98,17 +116,28 @@ def main() -> None:
 
 
 def report(folder: Path, precision: Any, results: Path) -> None:
-    """The table of all that is in the folder, of every variant the scenes that it has."""
-    store, rows = Store(folder), []
+    """The table of all that is in the folder, and of what the results have from before with the same prior."""
+    store, rows, written = Store(folder), {}, results / "levels.json"
+    about: dict[str, Any] = {"prior": weights_hash("toy"), "precision": precision}
+    now = {"commit": commit(), "date": date.today().isoformat(), "torch": torch.__version__}
+    if written.is_file():
+        before = json.loads(written.read_text())
+        if {name: before[name] for name in about} == about:
+            rows = {(row["variant"], row["scene"], row["instruction"]): row for row in before["rows"]}
     for label, own in cells(study_scenes(), list(VARIANTS), INSTRUCTIONS, precision)[1].items():
         for cell in own:
             if (found := store.result(cell)) is not None:
+                where = (label, cell.spec["scene"]["seed"], cell.name)
                 measures = {name: found["measures"].get(name) for name in COLUMNS}
-                about = {"variant": label, "scene": cell.spec["scene"]["seed"], "instruction": cell.name}
-                rows.append({**about, **measures})
-    about = {"commit": commit(), "date": date.today().isoformat(), "prior": weights_hash("toy"), "precision": precision}
-    about |= {"machine": f"{platform.machine()}, {os.cpu_count()} cores", "torch": torch.__version__}
-    (results / "levels.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+                if any(rows.get(where, {}).get(name, math.nan) != value for name, value in measures.items()):
+                    rows[where] = {
+                        **dict(zip(("variant", "scene", "instruction"), where, strict=True)),
+                        **now,
+                        **measures,
+                    }
+    about["machine"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    written.write_text(json.dumps({**about, "rows": list(rows.values())}, indent=1) + "\n")
+    rows = list(rows.values())
     for name in INSTRUCTIONS:
         print(f"\n{name}\n\n| variant | scenes | " + " | ".join(COLUMNS) + " |\n" + "|---" * (2 + len(COLUMNS)) + "|")
         for label in dict.fromkeys(row["variant"] for row in rows):
