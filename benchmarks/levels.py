@@ -3,8 +3,8 @@
     python -m benchmarks.levels FOLDER [--workers 2] [--scenes 4] [--variants ...]
 
 Ambiguous instructions, and three that are not, on scenes that no table of results is made of, at the full budget: what
-is chosen here is judged there. FOLDER keeps what is done. The table has that and what benchmarks/results/levels.json had
-before; it is printed, and its numbers go there.
+is chosen here is judged there. FOLDER keeps what is done. The table has that and what was in the results folder's
+levels.json before; it is printed, and its numbers go there.
 """
 
 import argparse
