@@ -46,6 +46,7 @@ _SETTINGS = (
     "stride",
     "wrap",
     "temporal",
+    "keep_detail",
     "preset",
     "editor",
     "guide",
@@ -172,6 +173,9 @@ class EditFlags(PriorFlags):
     """Caption of what is there, for the editor dds."""
     batch_size: int | None = None
     """Patches or frames in a step; of baselines that sample: in one call of the network."""
+    keep_detail: float | None = None
+    """Places that the edit changes by less than about this, in colours of [0, 1], keep the source's detail and
+    resolution, which the autoencoder loses; 0: none do. Default: the preset's, 0.1, or 0 with those of the papers."""
     source_bank: Path | None = None
     """Folder that keeps what the network says of the source: another edit of the same picture or video with the same
     seed and noise levels then asks 3 samples instead of 5. Bounded; nothing stale is used."""
@@ -225,14 +229,17 @@ class EditFlags(PriorFlags):
             "text_t_max": self.text_t_max,
             "noise": noise,
             "batch_size": self.batch_size,
+            "keep_detail": self.keep_detail,
             "steps": self.steps,
         }
         chosen = {**own} | {name: value for name, value in given.items() if value is not None}
         return EditSettings(preset=self.preset, source_prompt=self.source_prompt, **chosen)
 
     def asked(self, settings: "EditSettings") -> dict[str, str | int | float | bool | None]:
-        """What decides a result, by the names of the flags, for a state to go on from."""
-        decided = {name: value for name, value in settings.used().items() if name not in ("steps", "preset")}
+        """What decides the latents, by the names of the flags, for a state to go on from."""
+        decided = {
+            name: value for name, value in settings.used().items() if name not in ("steps", "preset", "keep_detail")
+        }
         return {
             "prior": self.prior,
             "precision": self._chosen_precision(),

@@ -75,7 +75,9 @@ class Video:
             with finishing(self.output, asked):
                 state, complete, failure = self._edit(edit, before, asked)
                 with progress("Writing") as update:
-                    pictures = edit.pictures((video.height, video.width), lambda n: update(n, video.count))
+                    pictures = edit.pictures(
+                        (video.height, video.width), lambda n: update(n, video.count), frames=video
+                    )
                     if RANK == 0:
                         self._forget_frames(video)
                         write_video_like(self.output, video, pictures)
@@ -201,10 +203,11 @@ class Video:
         some = min(self.preview, video.count)
         rows = torch.linspace(0, video.count - 1, some).round().long().tolist()
         visits = settings.total_steps * min(settings.batch_size or some, video.count) / video.count
+        frames = [frame for index, frame in enumerate(video) if index in rows]
         with progress("Reading") as update:
             few = prepare_video(
                 prior,
-                (frame for index, frame in enumerate(video) if index in rows),
+                frames,
                 [video.timestamps[row] for row in rows],
                 (self.prompt, self.flags.negative),
                 steps_of_some(settings, visits, some),
@@ -213,10 +216,10 @@ class Video:
                 on_frame=update,
             )
         size = (video.height, video.width)
-        before = list(few.pictures(size))
+        before = list(few.pictures(size, frames=frames))
         with sitting(self.output, None, 0) as hooks:
             few.run(hooks=hooks)
-        sheet = contact_sheet([("source", before), ("edited", list(few.pictures(size)))])
+        sheet = contact_sheet([("source", before), ("edited", list(few.pictures(size, frames=frames)))])
         path = preview_path(self.output, self.input)
         if RANK == 0:
             write_atomically(path, lambda temporary: sheet.save(temporary))

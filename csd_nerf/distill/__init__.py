@@ -3,16 +3,9 @@
 from csd_nerf.distill.banked import AnswerBank, BankedBaseline, MemoryBank, look_ahead
 from csd_nerf.distill.baselines import InjectedNoise, SourceScore
 from csd_nerf.distill.counting import CountingPrior
+from csd_nerf.distill.detail import give_back
 from csd_nerf.distill.distiller import Distiller, NonFiniteError, evaluate
-from csd_nerf.distill.editing import (
-    EditResult,
-    check_edit,
-    check_groups,
-    edit_images,
-    edit_size,
-    look_ahead_edit,
-    resize,
-)
+from csd_nerf.distill.editing import EditResult, check_edit, check_groups, edit_images, look_ahead_edit
 from csd_nerf.distill.editors import EDITORS, Editor, EditorParts
 from csd_nerf.distill.guidance import GuidanceInterval, ImageGuidance, ImageTextGuidance, JointGuidance, TextGuidance
 from csd_nerf.distill.kernels import (
@@ -41,6 +34,7 @@ from csd_nerf.distill.parameters import Parameterisation, Rendering, optimize_pa
 from csd_nerf.distill.particles import FreeLatents, ParticleSet, Targets
 from csd_nerf.distill.presets import EditSettings, Preset
 from csd_nerf.distill.schedule import NoiseSchedule, UniformTimesteps
+from csd_nerf.distill.sizes import edit_size, resize
 from csd_nerf.distill.solving import Solution, Solver, distil, make_edit_distiller, optimize_settings
 from csd_nerf.distill.types import (
     Baseline,
@@ -130,6 +124,7 @@ __all__ = [
     "edit_size",
     "evaluate",
     "feature_matching",
+    "give_back",
     "kl_regulariser",
     "latent_score_distiller",
     "look_ahead",

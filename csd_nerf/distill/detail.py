@@ -7,8 +7,6 @@ score for the same reason: what the model gets wrong about the photo is no part 
 paper does this to the pixels.
 """
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -18,12 +16,6 @@ from csd_nerf.distill.sizes import resize
 
 DETAIL_THRESHOLD = 0.1
 """Of colours in [0, 1]: less than what recolouring changes, more than what an edit moves by the way."""
-
-
-def check_keep_detail(threshold: float) -> None:
-    """Raise `ValueError`, naming the field and the remedy, for a threshold that cannot work."""
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"keep_detail={threshold}: give a difference of colours in [0, 1], such as 0.1; 0 keeps none")
 
 
 def unchanged(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from csd_nerf.distill.banked import AnswerBank, look_ahead
 from csd_nerf.distill.counting import CountingPrior
-from csd_nerf.distill.detail import check_keep_detail, give_back
+from csd_nerf.distill.detail import give_back
 from csd_nerf.distill.distiller import NonFiniteError
 from csd_nerf.distill.presets import EditSettings
 from csd_nerf.distill.sizes import edit_size, resize
@@ -56,28 +56,26 @@ def edit_images(
     on_step: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     solve: Solver = distil,
-    keep_detail: float = 0.0,
 ) -> EditResult:
     """Edit pictures together with one instruction.
 
     `sources` are in [0, 1] and condition the network; the optimisation starts from `initial` (the sources if None),
     each of its source's size. `solve` is how the settings' editor works: `distil`, or `csd_nerf.priors.solver_of` for
-    any of them. Places that have changed by less than about `keep_detail`, in colours of [0, 1], get back what the
-    autoencoder lost of their source (`csd_nerf.distill.detail`); with 0 none do. `on_step(done, total)` reports
-    progress; when `should_stop()` turns true, what was reached is returned; pictures whose turn had not come stay as
-    they were, without a loss from the codec. One seed of `generator` (on the CPU) gives one result on one machine.
+    any of them. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was reached is returned;
+    pictures whose turn had not come stay as they were, without a loss from the codec. One seed of `generator` (on the
+    CPU) gives one result on one machine.
 
     Raises `ValueError`, before any work, for bad settings, an empty prompt or a prior that the editor cannot use, and
     `NonFiniteError` with the `EditResult` reached before in `partial`: all its pictures are finite.
     """
     check_edit(prior, prompt, settings)
-    check_keep_detail(keep_detail)
     if not sources:
         raise ValueError("there is no picture to edit")
     if initial is not None and [x.shape for x in initial] != [x.shape for x in sources]:
         raise ValueError("initial pictures must have the sizes of their sources")
     sizes = [(source.shape[-2], source.shape[-1]) for source in sources]
     check_groups(prior, sizes, settings)
+    keep_detail = settings.resolved().keep_detail
     started = time.monotonic()
     images = [picture.detach().float().cpu() for picture in (sources if initial is None else initial)]
     latents: list[Tensor] = [torch.empty(0, 0, 0)] * len(sources)

@@ -10,6 +10,7 @@
 | image guidance  | 1.5            | 5.0                       | 1.5            | 5.0 makes up for the scaled one  |
 | t range         | 0.2 .. 0.5     | 0.02 .. 0.5               | 0.2 .. 0.5     | CSD Section C                    |
 | learning rate   | 2.0            | 2.0                       | 0.5            | row mixing takes larger steps    |
+| keep detail     | 0              | 0                         | 0.1            | what is unchanged stays sharp    |
 
 Noise: where all particles see one noise, all are moved alike, whatever they show, and the kernel has little left to
 average. With noise of their own it makes the views of scenes and the frames of videos agree more, and the results are
@@ -27,6 +28,7 @@ import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from csd_nerf.distill.detail import DETAIL_THRESHOLD
 from csd_nerf.distill.editors import EDITORS, BaselineName, Editor, EditorParts, KernelName, check_editor
 
 Preset = Literal["paper", "released", "corrected"]
@@ -42,6 +44,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
         "t_min": 0.2,
         "t_max": 0.5,
         "lr": 2.0,
+        "keep_detail": 0.0,
     },
     "released": {
         "noise": "independent",
@@ -53,6 +56,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
         "t_min": 0.02,
         "t_max": 0.5,
         "lr": 2.0,
+        "keep_detail": 0.0,
     },
     "corrected": {
         "noise": "independent",
@@ -64,6 +68,7 @@ _CHOICES: dict[str, dict[str, Any]] = {
         "t_min": 0.2,
         "t_max": 0.5,
         "lr": 0.5,
+        "keep_detail": DETAIL_THRESHOLD,
     },
 }
 DEFAULT_STEPS = 200
@@ -116,6 +121,9 @@ class EditSettings:
     """Scale of the repulsion."""
     image_condition: Literal["mode", "scaled-sample"] | None = None
     """How the source picture is given to the network."""
+    keep_detail: float | None = None
+    """Places that an edit changes by less than about this, in colours of [0, 1], get back what the autoencoder loses of
+    their source (see `detail`); 0: none do. It decides what is made of the latents, not the latents."""
     batch_size: int | None = None
     """Particles per step, drawn at random; None takes all. Of panoramas and videos that are sampled: patches or frames
     in one call of the network."""
@@ -153,6 +161,7 @@ class EditSettings:
         full = self.resolved()
         t_min, t_max, image = full.t_min, full.t_max, full.image_guidance_scale
         assert t_min is not None and t_max is not None and image is not None and full.lr is not None
+        assert full.keep_detail is not None
         low, high = full.text_t_min or 0.0, 1.0 if full.text_t_max is None else full.text_t_max
         problems = [
             (full.total_steps < 1, f"steps={full.steps}: give at least 1"),
@@ -170,6 +179,10 @@ class EditSettings:
             (not 0 <= low <= 1, f"text_t_min={low}: give a fraction of the schedule in [0, 1]"),
             (not 0 <= high <= 1, f"text_t_max={high}: give a fraction of the schedule in [0, 1]"),
             (low > high, f"text_t_min={low} is above text_t_max={high}: swap them"),
+            (
+                not 0 <= full.keep_detail < math.inf,
+                f"keep_detail={full.keep_detail}: give a difference of colours in [0, 1], such as 0.1; 0 keeps none",
+            ),
             (full.batch_size is not None and full.batch_size < 1, f"batch_size={full.batch_size}: give at least 1"),
         ]
         for wrong, message in problems:

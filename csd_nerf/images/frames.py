@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from csd_nerf.distill import EditSettings, ImagePrior, Target, edit_size, resize
+from csd_nerf.distill import EditSettings, ImagePrior, Target, edit_size, give_back, resize
 
 PIXELS_AT_ONCE = 1 << 20
 """Frames are encoded and decoded in groups of at most this many pixels, or one by one."""
@@ -111,11 +111,33 @@ def _grouped(frames: Iterable[Tensor], prior: ImagePrior) -> Iterator[Tensor]:
         yield torch.stack(waiting).to(prior.device)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """What frames showed before an edit, which gives back their detail where nothing has changed."""
+
+    frames: Iterable[Float[Tensor, "3 H W"]]
+    """Read once more, one by one."""
+    latents: Float[Tensor, "n c h w"]
+    """Theirs."""
+    keep_detail: float
+    """See `EditSettings.keep_detail`; above 0."""
+
+
 def decode_frames(
-    prior: ImagePrior, latents: Float[Tensor, "n c h w"], size: tuple[int, int]
+    prior: ImagePrior, latents: Float[Tensor, "n c h w"], size: tuple[int, int], before: Shown | None = None
 ) -> Iterator[Float[Tensor, "3 H W"]]:
-    """Pictures of height and width `size`, one by one, on the CPU; decoded in groups of bounded size."""
-    pixels = latents.shape[-2] * latents.shape[-1] * prior.factor**2
-    for group in latents.split(max(1, PIXELS_AT_ONCE // pixels)):
-        for picture in prior.decode(group.to(prior.device)):
-            yield resize(picture[None].cpu(), size)[0]
+    """Pictures of height and width `size`, one by one, on the CPU; decoded in groups of bounded size.
+
+    With what frames of that size showed `before`, they get its detail back where they have not changed.
+    """
+
+    def decoded(latents: Tensor) -> Iterator[Tensor]:
+        for group in latents.split(max(1, PIXELS_AT_ONCE // (latents.shape[-2] * latents.shape[-1] * factor**2))):
+            yield from prior.decode(group.to(prior.device)).cpu().split(1)
+
+    factor = prior.factor
+    if before is None:
+        yield from (resize(picture, size)[0] for picture in decoded(latents))
+        return
+    for frame, rebuilt, edited in zip(before.frames, decoded(before.latents), decoded(latents), strict=True):
+        yield give_back(frame[None].float().cpu(), rebuilt, edited, before.keep_detail, factor)[0]

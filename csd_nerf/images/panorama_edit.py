@@ -16,6 +16,7 @@ from csd_nerf.distill import (
     EditSettings,
     ImagePrior,
     NonFiniteError,
+    give_back,
     make_edit_distiller,
     optimize,
     optimize_settings,
@@ -60,6 +61,8 @@ class PanoramaEdit(EditSteps):
     targets: PatchTargets
     """Of the patches that a prompt concerns."""
     generator: torch.Generator
+    source: Float[Tensor, "3 H W"]
+    """The picture before the edit, in [0, 1]."""
     bank: AnswerBank | None = None
     """Where answers about the source are kept."""
 
@@ -68,6 +71,8 @@ class PanoramaEdit(EditSteps):
         targets = self.targets
         self.patches = PatchLatents(targets.source, targets.corners, targets.patch, self.layout.fading)
         self._shown: int | None = None
+        self._keep = self.settings.resolved().keep_detail
+        self._rebuilt: Tensor | None = None
 
     @property
     def latents(self) -> Float[Tensor, "c h w"]:
@@ -121,8 +126,22 @@ class PanoramaEdit(EditSteps):
         return PanoramaResult(image, outcome.checkpoint, patches, outcome.complete)
 
     def picture(self, canvas: Float[Tensor, "c h w"], on_tile: OnTile | None = None) -> Float[Tensor, "3 H W"]:
-        """What a canvas shows, of the source's size, on the CPU."""
-        return self.layout.crop.undo(decode_tiled(self.prior, canvas, wrap=self.layout.crop.wrap, on_tile=on_tile))
+        """What a canvas shows, of the source's size, on the CPU; with its detail, unless the settings keep none."""
+
+        def decoded(canvas: Tensor, first: int, of: int) -> Tensor:
+            def tell(done: int, total: int) -> None:
+                if on_tile is not None:
+                    on_tile(first * total + done, of * total)
+
+            return self.layout.crop.undo(decode_tiled(self.prior, canvas, wrap=self.layout.crop.wrap, on_tile=tell))
+
+        if not self._keep:
+            return decoded(canvas, 0, 1)
+        once = self._rebuilt is None
+        if self._rebuilt is None:
+            self._rebuilt = decoded(self.targets.source, 0, 2)
+        edited = decoded(canvas, 1, 2) if once else decoded(canvas, 0, 1)
+        return give_back(self.source[None], self._rebuilt[None], edited[None], self._keep, self.prior.factor)[0]
 
     def compare(self, on_step: Callable[[int, int], None] | None = None) -> tuple[Patches, Patches]:
         """Do the work, and show all patches before and after it, each decoded by itself."""
@@ -133,8 +152,13 @@ class PanoramaEdit(EditSteps):
 
         self.solve(CountingPrior(self.prior), 0, report, None)
         corners, patch = self.targets.corners, self.targets.patch
-        before, after = (cut(canvas, corners, patch) for canvas in (self.targets.source, self.latents))
-        return self.prior.decode(before).cpu(), self.prior.decode(after).cpu()
+        latents = (cut(canvas, corners, patch) for canvas in (self.targets.source, self.latents))
+        before, after = (self.prior.decode(patches).cpu() for patches in latents)
+        if not self._keep:
+            return before, after
+        factor, shown = self.prior.factor, self.layout.pad(self.source)
+        shown = cut(shown, corners * factor, (patch[0] * factor, patch[1] * factor))
+        return shown, give_back(shown, before, after, self._keep, factor)
 
     def solve(
         self,
@@ -224,7 +248,7 @@ def prepare(
         corners=corners,
         patch=patch,
     )
-    return PanoramaEdit(prior, layout, settings, targets, generator)
+    return PanoramaEdit(prior, layout, settings, targets, generator, layout.crop.undo(shown))
 
 
 def _encoded(

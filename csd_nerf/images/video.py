@@ -112,7 +112,7 @@ def edit_video(
     except NonFiniteError as error:
         assert isinstance(error.partial, Checkpoint)
         failure, checkpoint, complete = error, error.partial, False
-    write_video_like(Path(output), video, edit.pictures((video.height, video.width)))
+    write_video_like(Path(output), video, edit.pictures((video.height, video.width), frames=video))
     result = VideoResult(Path(output), len(edit.latents), checkpoint, complete)
     if failure is not None:
         raise NonFiniteError(failure.what, failure.t, failure.particle, failure.step, result) from None

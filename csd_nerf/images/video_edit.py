@@ -1,6 +1,6 @@
 """What an edit of a video does, once everything is decided: the frames' latents are optimised or sampled."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +23,7 @@ from csd_nerf.distill import (
     optimize_settings,
 )
 from csd_nerf.images.checkpoint import Checkpoint
-from csd_nerf.images.frames import FrameTargets, decode_frames
+from csd_nerf.images.frames import FrameTargets, Shown, decode_frames
 from csd_nerf.images.running import EditSteps, Hooks, run_steps
 from csd_nerf.priors.picture_sampling import sample_pictures
 
@@ -100,13 +100,20 @@ class VideoEdit(EditSteps):
         return outcome.checkpoint, outcome.complete
 
     def pictures(
-        self, size: tuple[int, int], on_frame: Callable[[int], None] = lambda done: None
+        self,
+        size: tuple[int, int],
+        on_frame: Callable[[int], None] = lambda done: None,
+        *,
+        frames: Iterable[Float[Tensor, "3 H W"]] = (),
     ) -> Iterator[Float[Tensor, "3 H W"]]:
         """The frames as they are now, decoded and enlarged to height and width `size`, one by one, on the CPU.
 
-        `on_frame` is told how many were given out.
+        From `frames`, the source's, of that size, they get back the detail of what has not changed, unless the settings
+        keep none; without them nothing is given back. `on_frame` is told how many were given out.
         """
-        for done, picture in enumerate(decode_frames(self.prior, self.latents, size), start=1):
+        keep = self.settings.resolved().keep_detail
+        before = Shown(frames, self.targets.source, keep) if frames and keep else None
+        for done, picture in enumerate(decode_frames(self.prior, self.latents, size, before), start=1):
             yield picture
             on_frame(done)
 

@@ -10,7 +10,6 @@ import tyro
 from nerfstudio.models.nerfacto import NerfactoModelConfig
 from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 
-from csd_nerf.distill.detail import DETAIL_THRESHOLD, check_keep_detail
 from csd_nerf.distill.editors import EDITORS, BaselineName, Editor, KernelName
 from csd_nerf.distill.presets import EditSettings
 from csd_nerf.scenes.edit_datamanager import EditDataManagerConfig
@@ -165,7 +164,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
         chosen = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name not in elsewhere}
         settings, pace = self.settings().resolved(), self.pace()
         chosen |= {"kernel": settings.kernel, "baseline": settings.baseline, "t_max": self._t_max()}
-        chosen |= {"noise": settings.noise, "keep_detail": self.detail}
+        chosen |= {"noise": settings.noise, "keep_detail": settings.keep_detail}
         return chosen | {"edit_every": pace.edit_every, "edit_batch_size": pace.edit_batch_size}
 
     def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
@@ -189,6 +188,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
             baseline=self.baseline,
             noise=self.noise,
             mixing=self.mixing,
+            keep_detail=self.keep_detail,
         )
         if settings.parts.samples:
             return settings
@@ -200,13 +200,6 @@ class EditPipelineConfig(VanillaPipelineConfig):
         start = settings.resolved().t_max
         assert start is not None
         return replace(settings, t_max=start + fallen * (self.t_max_end - start))
-
-    @property
-    def detail(self) -> float:
-        """`keep_detail`, or the preset's."""
-        if self.keep_detail is not None:
-            return self.keep_detail
-        return DETAIL_THRESHOLD if self.preset == "corrected" else 0.0
 
     def _t_max(self) -> float | None:
         """The flag's, else the method's, else None: the editor's or the preset's."""
@@ -222,7 +215,6 @@ class EditPipelineConfig(VanillaPipelineConfig):
         as_given = replace(self, t_max_end=None, guidance_first=1.0).settings()
         try:
             as_given.validate()
-            check_keep_detail(self.detail)
         except ValueError as error:
             raise SceneError(with_flags(str(error))) from error
         start = as_given.resolved()

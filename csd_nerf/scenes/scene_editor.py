@@ -128,7 +128,6 @@ class SceneEditor:
                         on_step=progress.update,
                         should_stop=should_stop,
                         solve=solver_of(config.editor, self.bank),
-                        keep_detail=config.detail,
                     )
             except NonFiniteError as error:
                 raise self._failure(number, views, entry, error) from error
@@ -209,7 +208,6 @@ class SceneEditor:
             "pass": session.schedule.passes + (0 if session.schedule.remaining else 1),
             **session.instruction.to_state(),
             "edit_init": "noise" if settings.parts.from_noise else config.edit_init,
-            "keep_detail": config.detail,
             "seed": config.seed,
             "settings": {name: value for name, value in settings.used().items() if name != "steps"},
             "edited": views,

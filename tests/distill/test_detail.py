@@ -1,6 +1,8 @@
 """What the autoencoder loses of a picture comes back where an edit has changed nothing, and nowhere else."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -62,9 +64,12 @@ def test_an_edited_corner_leaves_the_rest_sharp() -> None:
 def test_edit_images_gives_back_what_its_autoencoder_loses() -> None:
     sources = [noise(3, 24, 24), noise(3, 40, 20, seed=1)]
     still = EditSettings(steps=1, lr=1e-12)  # moves nothing: only the autoencoder makes a difference
-    lost = edit_images(FormulaPrior(), sources, "snow", settings=still, generator=seeded()).images
-    kept = edit_images(FormulaPrior(), sources, "snow", settings=still, generator=seeded(), keep_detail=0.1).images
-    for source, without, having in zip(sources, lost, kept, strict=True):
+
+    def made(**changes: Any) -> list[Tensor]:
+        settings = replace(still, **changes)
+        return edit_images(FormulaPrior(), sources, "snow", settings=settings, generator=seeded()).images
+
+    for source, without, having in zip(sources, made(keep_detail=0.0), made(), strict=True):
         assert (without - source).abs().mean() > 0.05
         torch.testing.assert_close(having, source, atol=1e-4, rtol=0)
 
@@ -72,4 +77,4 @@ def test_edit_images_gives_back_what_its_autoencoder_loses() -> None:
 @pytest.mark.parametrize("threshold", [-0.1, math.nan, math.inf])
 def test_a_threshold_that_cannot_work_is_named(threshold: float) -> None:
     with pytest.raises(ValueError, match="keep_detail=.*colours in"):
-        edit_images(FormulaPrior(), [noise(3, 8, 8)], "snow", generator=seeded(), keep_detail=threshold)
+        EditSettings(keep_detail=threshold).validate()

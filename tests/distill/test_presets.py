@@ -24,12 +24,13 @@ COMMON = {"steps": 200, "guidance_scale": 7.5, "lr_decay": 0.9, "lr_decay_every"
           "baseline": "source", "batch_size": None, "editor": None, "source_prompt": "", "text_t_min": None,
           "text_t_max": None}  # fmt: skip
 PAPER = {"noise": "shared", "mixing": "mean", "bandwidth": "median", "repulsion": "unit", "image_condition": "mode",
-         "image_guidance_scale": 1.5, "t_min": 0.2, "t_max": 0.5, "lr": 2.0}  # fmt: skip
+         "image_guidance_scale": 1.5, "t_min": 0.2, "t_max": 0.5, "lr": 2.0, "keep_detail": 0.0}  # fmt: skip
 PRESETS: dict[Any, dict[str, Any]] = {
     "paper": PAPER,
     "released": PAPER | {"noise": "independent", "bandwidth": "released", "image_condition": "scaled-sample",
                          "image_guidance_scale": 5.0, "t_min": 0.02},
-    "corrected": PAPER | {"noise": "independent", "mixing": "row", "repulsion": "sigma", "lr": 0.5},
+    "corrected": PAPER | {"noise": "independent", "mixing": "row", "repulsion": "sigma", "lr": 0.5,
+                          "keep_detail": 0.1},
 }  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def test_every_field_of_every_preset(preset) -> None:
 def test_what_is_given_wins_over_the_preset(preset) -> None:
     other = {"noise": "independent", "mixing": "row", "bandwidth": "released", "repulsion": "sigma",
              "image_condition": "scaled-sample", "image_guidance_scale": 0.0, "t_min": 0.0, "t_max": 0.9,
-             "lr": 0.125}  # fmt: skip
+             "lr": 0.125, "keep_detail": 0.25}  # fmt: skip
     for name, value in other.items():
         settings = EditSettings(preset, **{name: value}).resolved()
         assert asdict(settings) == {"preset": preset} | COMMON | PRESETS[preset] | {name: value}

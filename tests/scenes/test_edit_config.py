@@ -41,8 +41,8 @@ def test_views_of_a_scene_have_noise_of_their_own(config: EditTrainerConfig):
 
 @pytest.mark.parametrize("config", [edit_config(), lite_config()], ids=["full", "lite"])
 def test_the_detail_of_what_is_unchanged_is_kept_but_not_in_the_papers(config: EditTrainerConfig):
-    def detail(**flags: Any) -> float:
-        return replace(config.pipeline, **flags).detail
+    def detail(**flags: Any) -> float | None:
+        return replace(config.pipeline, **flags).settings().resolved().keep_detail
 
     assert detail() == detail(editor="in2n") == 0.1
     assert detail(preset="paper") == detail(preset="released") == detail(keep_detail=0.0) == 0.0

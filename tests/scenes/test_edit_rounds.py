@@ -77,7 +77,7 @@ def test_views_that_nothing_has_changed_are_the_photos_again(
     run = tiny_run(tiny_scene, tmp_path, load_dir=whole.scene_checkpoint.parent, configure=still)
     index = json.loads((run.edits / "edits.json").read_text())
     for entry in index["rounds"]:
-        assert entry["keep_detail"] == share
+        assert entry["settings"]["keep_detail"] == share
         for view, path in entry["views"].items():
             photo = read_picture(tiny_scene / "images" / index["view_names"][int(view)])
             error = (read_picture(run.edits / path).float() - photo.float()).abs()
