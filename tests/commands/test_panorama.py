@@ -126,6 +126,7 @@ def test_the_baselines_write_pictures_too(tmp_path: Path, editor: str) -> None:
     ("arguments", "said"),
     [
         ([], "--prompt is empty"),
+        (["--prompt", "x", "--keep-detail", "-1"], "--keep-detail -1.0: give a difference of colours"),
         (["--prompt", "x", "--text-t-min", "0.6", "--text-t-max", "0.4"], "--text-t-min 0.6 is above --text-t-max 0.4"),
         (["--prompt", "x", "--save-every", "0"], "--save-every 0"),
         (["--prompt", "x", "--preview", "0"], "--preview 0"),

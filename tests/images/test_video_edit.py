@@ -10,7 +10,7 @@ from torch import Tensor
 
 from csd_nerf.distill import Condition, EditSettings, NonFiniteError, Target, edit_size
 from csd_nerf.images import frames as frames_module
-from csd_nerf.images.frames import FrameTargets, decode_frames, encode_frames
+from csd_nerf.images.frames import FrameTargets, Shown, decode_frames, encode_frames
 from csd_nerf.images.running import Hooks, steps_of_some
 from csd_nerf.images.video_edit import VideoEdit, check_video, steps_for
 from csd_nerf.priors.sampling import ddim_timesteps
@@ -95,6 +95,31 @@ def test_frames_keep_their_aspect_and_come_back_in_their_size() -> None:
     height, width = edit_size(20, 36, prior.size, prior.factor)
     assert tuple(encoded.source.shape[-2:]) == (height // 2, width // 2)
     assert [tuple(one.shape) for one in decode_frames(prior, encoded.source, (20, 36))] == [(3, 20, 36)] * 2
+
+
+def test_frames_that_nothing_has_changed_come_back_as_they_were(monkeypatch) -> None:
+    """At their own resolution, which is not the prior's; the others as they are without."""
+    monkeypatch.setattr(frames_module, "PIXELS_AT_ONCE", 2 * 64)
+    prior, frames, size = FormulaPrior(), clip(5, 20, 36), (20, 36)
+    encoded = encode_frames(prior, iter(frames), 5, EditSettings(), seeded())
+    latents = encoded.source.clone()
+    latents[1] = -4 * latents[1].sign()
+    plain = list(decode_frames(prior, latents, size))
+    kept = list(decode_frames(prior, latents, size, Shown(iter(frames), encoded.source, 0.1)))
+    for index in (0, 2, 3, 4):
+        assert (plain[index] - frames[index]).abs().mean() > 0.05
+        torch.testing.assert_close(kept[index], frames[index])
+    torch.testing.assert_close(kept[1], plain[1], atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.1])
+def test_the_settings_say_whether_an_edit_keeps_detail(keep: float) -> None:
+    edit, told = edit_of(settings=EditSettings(steps=1, keep_detail=keep)), []
+    made = torch.stack(list(edit.pictures((8, 8), told.append, frames=clip(6))))
+    assert told == [1, 2, 3, 4, 5, 6]
+    expected = torch.stack(clip(6)) if keep else edit.prior.decode(edit.targets.source)
+    torch.testing.assert_close(made, expected)
+    torch.testing.assert_close(torch.stack(list(edit.pictures((8, 8)))), edit.prior.decode(edit.targets.source))
 
 
 def test_latents_in_files_give_the_same_video(tmp_path: Path) -> None:
