@@ -55,6 +55,13 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "csd-edit guidance 4": ("csd-edit", {**LEVELS, "guidance_scale": 4.0}),
     "csd-edit guidance 4 to 2": ("csd-edit", {**LEVELS, "guidance_first": 2.0}),
     "csd-edit guidance 6 to 2": ("csd-edit", {**LEVELS, "guidance_first": 3.0}),
+    **{
+        f"csd-edit guidance 4 to {end:g} keeping 0.1, ten decays": (
+            "csd-edit",
+            {**LEVELS, "guidance_scale": end, "guidance_first": 4 / end, "keep_detail": 0.1, "lr_decay_every": 2},
+        )
+        for end in (2.0, 1.0)
+    },
     "csd-edit guidance 4 to 1, 0.7 to 0.5": (
         "csd-edit",
         {**LEVELS, "guidance_scale": 1.0, "guidance_first": 4.0},
