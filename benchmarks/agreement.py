@@ -35,7 +35,7 @@ from csd_nerf.toyworld.scene import scene_from_seed
 
 RESULTS = Path(__file__).parent / "results"
 VIEWS, SCENES, SAMPLES = 12, 8, 300
-BASE = EditSettings(editor="csd-edit", steps=SAMPLES // 5, guidance_scale=2.0, t_max=0.98, lr=1.0)
+BASE = EditSettings(editor="csd-edit", steps=SAMPLES // 5, guidance_scale=2.0, t_max=0.98, lr=1.0, keep_detail=0.0)
 COSTS = {"csd-edit": 5, "no-svgd": 5, "random-noise": 3, "sds": 3, "ip2p": 3}
 MEASURES = ("agreement", "edited", "strength", "PSNR")
 

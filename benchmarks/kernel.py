@@ -37,7 +37,7 @@ from csd_nerf.distill.solving import Solution, distil, make_edit_distiller, opti
 from csd_nerf.priors import load_prior
 from csd_nerf.toyworld.scene import scene_from_seed
 
-BASE = EditSettings(editor="csd-edit", steps=60, guidance_scale=2.0, t_max=0.98)
+BASE = EditSettings(editor="csd-edit", steps=60, guidance_scale=2.0, t_max=0.98, keep_detail=0.0)
 """As the first round of `csd-edit-lite` when this was asked; since then it has t_max 0.7, which was the answer."""
 SCENES = 8
 

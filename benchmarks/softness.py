@@ -30,7 +30,7 @@ from csd_nerf.priors import load_prior, solver_of
 
 STEPS, MORE, SCENES, SHOWN = 48, 80, 4, 6
 """48 steps of csd-edit ask as many samples of the network as 80 of random-noise; the scenes' benchmark has as many."""
-BASE = EditSettings(editor="csd-edit", steps=STEPS, guidance_scale=2.0, t_max=0.7)
+BASE = EditSettings(editor="csd-edit", steps=STEPS, guidance_scale=2.0, t_max=0.7, keep_detail=0.0)
 VARIANTS = {
     "csd-edit": BASE,
     f"csd-edit, {MORE} steps": replace(BASE, steps=MORE),

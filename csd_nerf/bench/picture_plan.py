@@ -88,4 +88,5 @@ def _edits(
 def _configuration(kind: Any, settings: dict[str, Any]) -> str:
     """Hash of all that the settings leave to the preset: a changed default is another experiment."""
     used = settings_of(kind, settings).used()
+    used.pop("keep_detail")  # the same for all, and as it was before there was a choice
     return hashlib.sha256(repr(sorted(used.items(), key=lambda item: item[0])).encode()).hexdigest()[:12]

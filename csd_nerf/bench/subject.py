@@ -69,7 +69,8 @@ def _about(protocol: Any) -> str:
         f"{budget.views} training views of {protocol.size} x {protocol.size} pixels each. A scene is trained on its "
         f"photos once ({protocol.scene_steps} NeRF steps) and every method goes on from there, with "
         f"{budget.nerf_steps} NeRF steps and {budget.samples_per_view} UNet samples per training view, as nearly as "
-        f"its step size allows. Measured on {protocol.held_out} views that no training saw."
+        "its step size allows. All keep the photos' detail where they change nothing (`keep-detail`). Measured on "
+        f"{protocol.held_out} views that no training saw."
     )
 
 
