@@ -91,8 +91,8 @@ class EditSettings:
     """Learning rate of SGD on the latents (CSD C.1, C.2: 0.25 to 2 with mixing 'mean')."""
     lr_decay: float = 0.9
     """Factor of the step decay."""
-    lr_decay_every: int | None = None
-    """Steps between decays; None is a tenth of all steps, the 20 of the paper's 200."""
+    lr_decay_every: int = 20
+    """Steps between decays."""
     t_min: float | None = None
     """Lower end of the timestep range, a fraction of the schedule."""
     t_max: float | None = None
@@ -134,11 +134,7 @@ class EditSettings:
             value, allowed = getattr(self, name), _allowed(hint)
             if allowed and value not in allowed and not (value is None and type(None) in get_args(hint)):
                 raise ValueError(f"{name}={value!r} is unknown: choose {', '.join(allowed)}")
-        defaults = (
-            {"steps": DEFAULT_STEPS, "lr_decay_every": max(1, self.total_steps // 10)}
-            | _CHOICES[self.preset]
-            | self.parts.defaults()
-        )
+        defaults = {"steps": DEFAULT_STEPS} | _CHOICES[self.preset] | self.parts.defaults()
         return replace(self, **{name: value for name, value in defaults.items() if name not in self._given()})
 
     @property
@@ -165,7 +161,7 @@ class EditSettings:
         full = self.resolved()
         t_min, t_max, image = full.t_min, full.t_max, full.image_guidance_scale
         assert t_min is not None and t_max is not None and image is not None and full.lr is not None
-        assert full.keep_detail is not None and full.lr_decay_every is not None
+        assert full.keep_detail is not None
         low, high = full.text_t_min or 0.0, 1.0 if full.text_t_max is None else full.text_t_max
         problems = [
             (full.total_steps < 1, f"steps={full.steps}: give at least 1"),

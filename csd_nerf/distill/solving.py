@@ -143,7 +143,7 @@ def distil(
 def optimize_settings(settings: EditSettings) -> OptimizeSettings:
     """What of the settings concerns the optimisation."""
     full = settings.resolved()
-    assert full.lr is not None and full.lr_decay_every is not None
+    assert full.lr is not None
     return OptimizeSettings(
         lr=full.lr,
         steps=full.total_steps,

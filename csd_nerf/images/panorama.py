@@ -65,8 +65,8 @@ def edit_panorama(
         regions: Instructions of their own for parts of the picture (CSD D.1).
         editor: CSD-Edit, its ablations, or a baseline of CSD Section 4.1.
         settings: Whose `editor` does not count; `steps` and `batch_size` (patches in a step) do. Without `steps` there
-            are as many as optimise each latent pixel as often as 200 do in the paper (`PanoramaLayout.steps`);
-            editors that sample make 50.
+            are as many as optimise each latent pixel as often as 200 do in the paper (`PanoramaLayout.steps`), and the
+            learning rate falls ten times over them, whatever `lr_decay_every` says; editors that sample make 50.
         negative_prompt: What to stay away from.
         stride: Distance of neighbouring patches in latent pixels; None is a quarter of a patch. Not for ip2p-patches.
         wrap: Whether left and right are neighbours, as in 360-degree pictures. Not for ip2p-patches.

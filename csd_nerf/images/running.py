@@ -21,12 +21,15 @@ SAMPLING_STEPS = 50
 
 
 def with_steps(settings: EditSettings, fitting: int) -> EditSettings:
-    """Settings that say how many steps: as given, else of editors that optimise `fitting`, of others 50."""
+    """Settings that say how many steps: as given, else of editors that optimise `fitting`, of others 50.
+
+    Where `fitting` is taken the learning rate falls ten times over all of them, as over 200 steps in the paper.
+    """
     if settings.steps is not None:
         return settings
     if settings.parts.samples:
         return replace(settings, steps=SAMPLING_STEPS)
-    return replace(settings, steps=fitting)
+    return replace(settings, steps=fitting, lr_decay_every=max(1, fitting // 10))
 
 
 def steps_of_some(settings: EditSettings, visits: float, some: int) -> EditSettings:
@@ -34,9 +37,7 @@ def steps_of_some(settings: EditSettings, visits: float, some: int) -> EditSetti
     if settings.batch_size is None or settings.parts.samples:
         return settings
     steps = max(1, round(visits * some / min(settings.batch_size, some)))
-    every = settings.lr_decay_every
-    if every is not None:
-        every = max(1, round(every * steps / settings.total_steps))
+    every = max(1, round(settings.lr_decay_every * steps / settings.total_steps))
     return replace(settings, steps=steps, lr_decay_every=every)
 
 

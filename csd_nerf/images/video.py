@@ -79,8 +79,8 @@ def edit_video(
         prompt: The instruction.
         editor: CSD-Edit, its ablations, or a baseline.
         settings: Whose `editor` does not count; `steps` and `batch_size` (frames in a step) do. Without `steps` there
-            are as many as optimise each frame as often as 200 do in the paper (`steps_for`); editors that sample make
-            50.
+            are as many as optimise each frame as often as 200 do in the paper (`steps_for`), and the learning rate
+            falls ten times over them, whatever `lr_decay_every` says; editors that sample make 50.
         negative_prompt: What to stay away from.
         temporal: Scale in seconds of a kernel that also weighs distance in time; None is the paper's kernel.
         frames: `A:B:S`, as Python slices; empty for all.

@@ -74,8 +74,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """Learning rate of SGD on the latents."""
     lr_decay: float = 0.9
     """Factor of the learning rate's step decay."""
-    lr_decay_every: int | None = None
-    """Steps between two decays. None takes a tenth of a round's steps, the 20 of the paper's 200."""
+    lr_decay_every: int = 20
+    """Steps between two decays."""
     t_min: float | None = None
     """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2; in2n 0.02; ip2p has none)."""
     t_max: float | None = None

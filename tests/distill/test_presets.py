@@ -17,7 +17,6 @@ from csd_nerf.distill import (
     edit_images,
     make_edit_distiller,
     optimize_latents,
-    optimize_settings,
 )
 from tests.distill.analytic import Constant, FormulaPrior, random_target, seeded
 
@@ -52,14 +51,6 @@ def test_what_is_given_wins_over_the_preset(preset) -> None:
     for name, value in other.items():
         settings = EditSettings(preset, **{name: value}).resolved()
         assert asdict(settings) == {"preset": preset} | COMMON | PRESETS[preset] | {name: value}
-
-
-def test_the_rate_falls_ten_times_over_however_many_steps() -> None:
-    """As over 200 of the paper's, unless it is said how often."""
-    for steps, every in ((200, 20), (60, 6), (24, 2), (9, 1)):
-        assert EditSettings(steps=steps).resolved().lr_decay_every == every
-        assert optimize_settings(EditSettings(steps=steps)).lr_decay_every == every
-        assert optimize_settings(EditSettings(steps=steps, lr_decay_every=7)).lr_decay_every == 7
 
 
 def released_step(
