@@ -46,12 +46,12 @@ def prior_of(name: str, precision: str) -> ImagePrior:
 
 def settings_of(kind: Kind, settings: Mapping[str, Any]) -> EditSettings:
     """The edit's settings of a method. What is compared is as the autoencoder shows it: no detail is given back."""
-    given = {"keep_detail": 0.0} | {
-        name: value for name, value in settings.items() if name not in ("editor", "temporal")
-    }
+    given = {"keep_detail": 0.0, **settings}
+    given.pop("temporal", None)
+    editor = given.pop("editor")
     if kind == "panorama":
-        return settings_for(settings["editor"], EditSettings(**given))
-    return EditSettings(editor=settings["editor"], **given)
+        return settings_for(editor, EditSettings(**given))
+    return EditSettings(editor=editor, **given)
 
 
 def unedited(kind: Kind, prior: ImagePrior, source: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
