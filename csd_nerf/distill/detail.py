@@ -17,6 +17,9 @@ from csd_nerf.distill.sizes import resize
 DETAIL_THRESHOLD = 0.1
 """Of colours in [0, 1]: less than what recolouring changes, more than what an edit moves by the way."""
 
+PIXELS_AT_ONCE = 1 << 20
+"""Rows of so many pixels are worked on at a time: of a large panorama no more is held twice."""
+
 
 def unchanged(
     rebuilt: Float[Tensor, "n 3 h w"], edited: Float[Tensor, "n 3 h w"], threshold: float, factor: int
@@ -43,6 +46,17 @@ def give_back(
     All in [0, 1]. `rebuilt` is what the autoencoder makes of the sources, `edited` what it makes of the edit, both at
     the prior's size; `factor` is the autoencoder's, in pixels.
     """
-    share, size = unchanged(rebuilt, edited, threshold, factor), (source.shape[-2], source.shape[-1])
-    share, before, after = (resize(picture, size) for picture in (share, rebuilt, edited))
-    return (after + share * (source - before)).clamp(0, 1)
+    height, width = size = (source.shape[-2], source.shape[-1])
+    if tuple(edited.shape[-2:]) != size:
+        pictures = (unchanged(rebuilt, edited, threshold, factor), rebuilt, edited)
+        share, before, after = (resize(picture, size) for picture in pictures)
+        return (after + share * (source - before)).clamp(0, 1)
+    made, band = torch.empty_like(edited), max(1, PIXELS_AT_ONCE // width)
+    for top in range(0, height, band):
+        low, rows = max(0, top - factor), slice(top, top + band)
+        around = slice(low, top + band + factor)
+        share = unchanged(rebuilt[..., around, :], edited[..., around, :], threshold, factor)
+        share = share[..., top - low :, :][..., :band, :]
+        lost = source[..., rows, :] - rebuilt[..., rows, :]
+        made[..., rows, :] = (edited[..., rows, :] + share * lost).clamp(0, 1)
+    return made

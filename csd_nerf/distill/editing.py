@@ -106,10 +106,10 @@ def edit_images(
             rebuilt = prior.decode(target.source) if keep_detail else decoded
             for row, index in enumerate(indices):
                 latents[index] = reached.latents[row].cpu()
-                if torch.isfinite(decoded[row]).all():
+                both = rebuilt[row : row + 1], decoded[row : row + 1]
+                if all(torch.isfinite(pictures).all() for pictures in both):
                     image = resize(decoded[row : row + 1], sizes[index])
                     if keep_detail:
-                        both = rebuilt[row : row + 1], decoded[row : row + 1]
                         image = give_back(sources[index][None].to(image), *both, keep_detail, prior.factor)
                     images[index] = image[0].float().cpu()
                 elif failure is None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from csd_nerf.distill import EditSettings, edit_images
+from csd_nerf.distill import EditSettings, detail, edit_images
 from csd_nerf.distill.detail import give_back, unchanged
 from csd_nerf.distill.sizes import resize
 from tests.distill.analytic import FormulaPrior, seeded
@@ -59,6 +59,16 @@ def test_an_edited_corner_leaves_the_rest_sharp() -> None:
     made = give_back(photo, rebuilt, edited, THRESHOLD, 2)
     torch.testing.assert_close(made[..., 24:, 24:], photo[..., 24:, 24:])
     torch.testing.assert_close(made[..., :8, :8], resize(edited, (64, 64))[..., :8, :8], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("pixels", [1, 7 * 3, 7 * 20])
+def test_it_does_not_matter_how_many_rows_are_worked_on_at_a_time(pixels: int, monkeypatch) -> None:
+    photo, rebuilt, edited = (noise(2, 3, 11, 7, seed=seed) for seed in range(3))
+    whole = give_back(photo, rebuilt, edited, 0.5, 2)
+    share = unchanged(rebuilt, edited, 0.5, 2)
+    torch.testing.assert_close(whole, (edited + share * (photo - rebuilt)).clamp(0, 1))
+    monkeypatch.setattr(detail, "PIXELS_AT_ONCE", pixels)
+    torch.testing.assert_close(give_back(photo, rebuilt, edited, 0.5, 2), whole)
 
 
 def test_edit_images_gives_back_what_its_autoencoder_loses() -> None:
