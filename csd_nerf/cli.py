@@ -187,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not isinstance(command, Panorama | Video):
             raise ValueError("only csd panorama and csd video are for several processes: start it without torchrun")
-        from csd_nerf.priors.processor import limit_threads  # with torch, which takes seconds
+        from csd_nerf.processor import limit_threads  # with torch, which takes seconds
 
         limit_threads()
         with terminated_like_interrupted():

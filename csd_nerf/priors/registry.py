@@ -20,8 +20,8 @@ from csd_nerf.priors.errors import PriorLayoutError, PriorNotFoundError
 from csd_nerf.priors.hub import HubModel, fetch, find_on_hub, is_offline
 from csd_nerf.priors.instruct_pix2pix import InstructPix2PixPrior
 from csd_nerf.priors.layout import Layout, files_below, inspect_layout
-from csd_nerf.priors.processor import has_native_bfloat16
 from csd_nerf.priors.text_to_image import TextToImagePrior
+from csd_nerf.processor import gains_from_bfloat16
 
 DType = Literal["auto", "fp32", "fp16", "bf16"]
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -110,7 +110,7 @@ def auto_precision(dtype: DType, device: str | torch.device) -> DType:
     Edited pictures differ from float32's by rounding (54 dB with the toy prior). Elsewhere, and for everything else, it
     stays what it is for `load_prior`.
     """
-    if dtype == "auto" and _device(device).type == "cpu" and has_native_bfloat16():
+    if dtype == "auto" and _device(device).type == "cpu" and gains_from_bfloat16():
         return "bf16"
     return dtype
 

@@ -179,7 +179,7 @@ def test_auto_is_the_precision_that_this_machine_edits_in(
     gpu: bool, native: bool, comes_to: Any, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
-    monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda: native)
+    monkeypatch.setattr("csd_nerf.priors.registry.gains_from_bfloat16", lambda: native)
     choice = Choice((HELD_OUT_SEEDS,), ("recolour",), ("unedited", "csd-edit"))
     plans: Any = ((make_plan, TINY), (make_video_plan, PICTURES), (make_panorama_plan, PICTURES))
     for make, protocol in plans:

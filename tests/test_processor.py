@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from csd_nerf.priors import auto_precision, processor
+from csd_nerf import processor
+from csd_nerf.priors import auto_precision
 
 
 @pytest.mark.parametrize(
     ("line", "native"),
     [
-        ("flags\t\t: fpu avx2 avx512f avx512_bf16 sha_ni", True),
-        ("flags\t\t: fpu avx2 amx_tile amx_bf16", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t\t: fpu avx2 avx512f avx512_bf16 sha_ni", True),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx2 avx512f avx512_bf16 sha_ni", False),
+        ("vendor_id\t: GenuineIntel\nflags\t\t: fpu avx512_bf16 amx_tile amx_bf16", True),
         ("Features\t: fp asimd bf16 i8mm", True),
         ("flags\t\t: fpu avx2 avx512f", False),
         ("model name\t: a bf16 machine", False),
@@ -20,15 +22,15 @@ from csd_nerf.priors import auto_precision, processor
 )
 def test_instructions_are_read_from_what_linux_says(tmp_path: Path, line: str, native: bool):
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
-    assert processor.has_native_bfloat16(tmp_path / "cpuinfo") is native
+    assert processor.gains_from_bfloat16(tmp_path / "cpuinfo") is native
 
 
 def test_auto_is_bfloat16_only_for_edits_on_a_cpu_that_has_it(monkeypatch: pytest.MonkeyPatch):
     for native in (True, False):
-        monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda native=native: native)
+        monkeypatch.setattr("csd_nerf.priors.registry.gains_from_bfloat16", lambda native=native: native)
         assert auto_precision("auto", "cpu") == ("bf16" if native else "auto")
         assert auto_precision("fp32", "cpu") == "fp32"
-    monkeypatch.setattr("csd_nerf.priors.registry.has_native_bfloat16", lambda: True)
+    monkeypatch.setattr("csd_nerf.priors.registry.gains_from_bfloat16", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert auto_precision("auto", "auto") == auto_precision("auto", "cuda:1") == "auto"
