@@ -147,7 +147,7 @@ class EditFlags(PriorFlags):
     """Which model edits, and how. What is left out takes the preset's value, or the toy prior's own."""
 
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Of its networks; auto is fp16 on a GPU, bf16 on a CPU that has instructions for it, and fp32 elsewhere."""
+    """Of its networks; auto is fp16 on a GPU, bf16 on a CPU that gains from it, and fp32 elsewhere."""
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
     steps: int | None = None

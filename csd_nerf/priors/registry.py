@@ -105,7 +105,7 @@ def load_prior(
 
 
 def auto_precision(dtype: DType, device: str | torch.device) -> DType:
-    """What 'auto' means for edits and objects: bf16 on a CPU that has instructions for it, at half the time.
+    """What 'auto' means for edits and objects: bf16 on a CPU that gains from it, at half the time.
 
     Edited pictures differ from float32's by rounding (54 dB with the toy prior). Elsewhere, and for everything else, it
     stays what it is for `load_prior`.

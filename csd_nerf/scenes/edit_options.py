@@ -134,7 +134,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
     prior_device: str | None = None
     """Where the prior runs, such as cuda:1; None takes the NeRF's device."""
     prior_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """Precision of the prior's networks; auto takes fp16 on a GPU, bf16 on a CPU that has instructions for it (edits
+    """Precision of the prior's networks; auto takes fp16 on a GPU, bf16 on a CPU that gains from it (edits
     take half the time there), and fp32 otherwise."""
     prior_batch_size: int | None = None
     """Network samples in one call, to bound the memory; None sends all of a step at once."""
