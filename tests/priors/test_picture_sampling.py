@@ -40,7 +40,7 @@ def edit(prior: Any, settings: EditSettings, sources: list[Tensor], **more: Any)
 def test_ip2p_is_plain_sampling_bit_by_bit(edit_prior: LatentDiffusionPrior, noise: Any, source: Any) -> None:
     sources = pictures(2)
     before = edit_prior.samples
-    result = edit(edit_prior, replace(IP2P, noise=noise), sources, initial=pictures(2)[::-1])
+    result = edit(edit_prior, replace(IP2P, noise=noise, keep_detail=0.0), sources, initial=pictures(2)[::-1])
     assert result.network_samples == edit_prior.samples - before == 2 * 7 * 3
     texts = edit_prior.encode_text(["make it red", ""])
     target = Target(
