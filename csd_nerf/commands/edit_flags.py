@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from csd_nerf.distill import AnswerBank, EditSettings
     from csd_nerf.distill.editors import Editor
     from csd_nerf.priors import DiffusionPrior
+    from csd_nerf.priors.registry import DType
 
 _FLAGS = {
     "guidance_scale": "guidance",
@@ -135,7 +136,18 @@ class PriorFlags:
         """Load the prior."""
         from csd_nerf.priors import load_prior
 
-        return load_prior(self.prior, device=self.device, dtype=self.precision, needs_image=needs_image)
+        return load_prior(self.prior, device=self.device, dtype=self._wanted_precision(), needs_image=needs_image)
+
+    def chosen_precision(self) -> str:
+        """What `auto` comes to on this machine: a state made in another is not one to go on from."""
+        import torch
+
+        chosen = self._wanted_precision()
+        cuda = torch.cuda.is_available() if self.device == "auto" else self.device.startswith("cuda")
+        return chosen if chosen != "auto" else "fp16" if cuda else "fp32"
+
+    def _wanted_precision(self) -> "DType":
+        return self.precision
 
     def check_seed(self) -> None:
         """Raise `ValueError` for one that is no seed of torch's."""
@@ -207,10 +219,12 @@ class EditFlags(PriorFlags):
 
     def load(self, *, needs_image: bool) -> "DiffusionPrior":
         """Load the prior; where several processes edit, they share its work."""
+        return shared(super().load(needs_image=needs_image))
+
+    def _wanted_precision(self) -> "DType":
         from csd_nerf.priors import auto_precision
 
-        chosen = replace(self, precision=auto_precision(self.precision, self.device))
-        return shared(super(EditFlags, chosen).load(needs_image=needs_image))
+        return auto_precision(self.precision, self.device)
 
     def settings(self, noise: str | None) -> "EditSettings":
         """What the flags say, all but the number of steps where it is left out. Raises `ValueError` by flag."""
@@ -242,19 +256,9 @@ class EditFlags(PriorFlags):
         }
         return {
             "prior": self.prior,
-            "precision": self._chosen_precision(),
+            "precision": self.chosen_precision(),
             "steps": settings.total_steps,
             "seed": self.seed,
             "negative": self.negative,
             **decided,
         }
-
-    def _chosen_precision(self) -> str:
-        """What `auto` comes to on this machine."""
-        import torch
-
-        from csd_nerf.priors import auto_precision
-
-        chosen = auto_precision(self.precision, self.device)
-        cuda = torch.cuda.is_available() if self.device == "auto" else self.device.startswith("cuda")
-        return chosen if chosen != "auto" else "fp16" if cuda else "fp32"

@@ -76,7 +76,7 @@ class LossFlags(PriorFlags):
         levels = " ".join(settings.levels)
         return {
             "prior": self.prior,
-            "precision": self.precision,
+            "precision": self.chosen_precision(),
             "seed": self.seed,
             "negative": self.negative,
             **decided,
