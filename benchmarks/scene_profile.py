@@ -163,10 +163,8 @@ def main(arguments: list[str]) -> None:
         made, watch = profile(run)
     prior = Path(given.prior).name if given.prior else "of the method"
     to = arguments.index("--output") if "--output" in arguments else len(arguments)
-    words = [
-        Path(word).name if "/" in word else f'"{word}"' if " " in word else word
-        for word in arguments[:to] + arguments[to + 2 :]
-    ]
+    said = arguments[:to] + arguments[to + 2 :]
+    words = [Path(word).name if "/" in word else f'"{word}"' if " " in word else word for word in said]
     entry = {
         "method": given.method,
         "prior": prior,
