@@ -4,6 +4,9 @@ Particle by particle: a network call of three rows for the edited particle and o
 row is a copy of the second (with an empty source prompt the text branch is the image branch); attention in slices.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -20,8 +23,6 @@ def released_step(
     target: Target,
     settings: EditSettings,
     generator: torch.Generator,
-    *,
-    sliced: bool,
 ) -> Float[Tensor, "n c h w"]:
     """The gradient that the distiller gives under the preset `released`, from the same draws. Needs 3 particles."""
     full = settings.resolved()
@@ -32,7 +33,6 @@ def released_step(
     eps = torch.randn(x.shape, generator=generator).to(x)
     alpha, sigma = prior.schedule.alpha(t).to(x), prior.schedule.sigma(t).to(x)
     assert target.image is not None and target.source is not None
-    slice_attention(prior, sliced)
     noised, differences = alpha * x + sigma * eps, []
     for i in range(len(x)):
         image, null = target.image[i : i + 1], target.null_text[i : i + 1]
@@ -45,7 +45,6 @@ def released_step(
 
         source_t = alpha * target.source[i : i + 1] + sigma * eps[i : i + 1]
         differences.append(guided(noised[i : i + 1], target.texts[0][i : i + 1]) - guided(source_t, null))
-    slice_attention(prior, False)
     difference, flat = torch.stack(differences).flatten(1), noised.flatten(1)
     squared = (flat[:, None] - flat[None, :]).square().sum(dim=2)
     h = squared.flatten().sort().values[(squared.numel() - 1) // 2] / torch.log(squared.new_tensor(len(x) + 1.0))
@@ -55,11 +54,12 @@ def released_step(
     return (weight * (k @ difference - repulsion) / len(x)).reshape(x.shape)
 
 
-def slice_attention(prior: DiffusionPrior, sliced: bool) -> None:
-    """Compute attention in slices, as the released code asks for, or at once."""
-    from diffusers.models.attention_processor import AttnProcessor2_0
-
-    if sliced:
+@contextmanager
+def attention_in_slices(prior: DiffusionPrior) -> Iterator[None]:
+    """Within, attention is computed in slices, as the released code asks for."""
+    before = dict(prior.unet.attn_processors)
+    try:
         prior.unet.set_attention_slice("auto")
-    else:
-        prior.unet.set_attn_processor(AttnProcessor2_0())
+        yield
+    finally:
+        prior.unet.set_attn_processor(before)

@@ -63,7 +63,7 @@ def edit_images(
     each of its source's size. `solve` is how the settings' editor works: `distil`, or `csd_nerf.priors.solver_of` for
     any of them. `on_step(done, total)` reports progress; when `should_stop()` turns true, what was reached is returned;
     pictures whose turn had not come stay as they were, without a loss from the codec. One seed of `generator` (on the
-    CPU) gives one result on one machine.
+    CPU) gives one result on one machine; on a GPU to rounding, since there the network's quicker form is found by time.
 
     Raises `ValueError`, before any work, for bad settings, an empty prompt or a prior that the editor cannot use, and
     `NonFiniteError` with the `EditResult` reached before in `partial`: all its pictures are finite.
@@ -97,7 +97,9 @@ def edit_images(
 
         pictures = _stack(prior, [sources[i] for i in indices], size)
         target = _make_target(prior, (prompt, negative_prompt), settings, generator, pictures)
-        start = target.source if initial is None else prior.encode(_stack(prior, [initial[i] for i in indices], size))
+        start = target.source
+        if initial is not None and not settings.parts.from_noise:
+            start = prior.encode(_stack(prior, [initial[i] for i in indices], size))
         assert start is not None and target.source is not None
         reached = solve(counted, start, target, settings, generator, report, should_stop)
         failure = reached.failure

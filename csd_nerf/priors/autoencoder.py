@@ -29,8 +29,9 @@ TINY = "AutoencoderTiny"
 """diffusers' class without a posterior."""
 PIXELS_PER_CALL = 1 << 20
 """Pictures are decoded in groups of at most this many pixels (or one by one): memory stays bounded."""
-REMEMBERED_BYTES = 1 << 26
-"""Of posteriors: those of a thousand pictures of Stable Diffusion's size; the least recently used are forgotten."""
+REMEMBERED_BYTES = 1 << 28
+"""Of posteriors, in main memory: those of two thousand pictures of Stable Diffusion's size, so that photos and renders
+of a thousand views have room between two rounds of the same view; the least recently used are forgotten."""
 
 
 @contextmanager
@@ -162,11 +163,11 @@ class Autoencoder:
         if key not in self._remembered:
             self.encoded += 1
             with frozen(self.device):
-                self._remembered[key] = torch.cat(self._moments(image[None]), dim=1)
+                self._remembered[key] = torch.cat(self._moments(image[None]), dim=1).cpu()
             while len(self._remembered) > 1 and _total_bytes(self._remembered.values()) > REMEMBERED_BYTES:
                 self._remembered.popitem(last=False)
         self._remembered.move_to_end(key)
-        return self._remembered[key]
+        return self._remembered[key].to(self.device)
 
     def _in_groups(self, function: Callable[[Tensor], Tensor], rows: Tensor, pixels: int) -> Tensor:
         with frozen(self.device):

@@ -11,6 +11,7 @@ The conversion runs in float32 on the unrounded x_t; only the network sees its o
 
 import copy
 import hashlib
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from csd_nerf.priors.compiled import compiled_where_worth
 from csd_nerf.priors.cuda_graphs import captured_where_quicker
 from csd_nerf.priors.text import TextEncoder
 
+log = logging.getLogger("csd_nerf.priors")
 PredictionType = Literal["epsilon", "v_prediction", "sample"]
 
 _Prior = TypeVar("_Prior", bound="DiffusionPrior")
@@ -62,8 +64,8 @@ class DiffusionPrior(ABC):
     def __init__(self, networks: Networks, *, name: str, factor: int, batch_size: int | None = None) -> None:
         """`factor` is pixels per latent pixel.
 
-        `batch_size` bounds the rows of one network call (and so memory); None sends all rows at once. Raises
-        `ValueError` for a batch size below 1.
+        `batch_size` bounds the rows of one network call (and so memory); None sends all rows at once. It is halved, for
+        good, where a GPU's memory is short. Raises `ValueError` for a batch size below 1.
         """
         check_batch_size(batch_size)
         self.unet = freeze(networks.unet, networks.device, networks.dtype)
@@ -95,11 +97,8 @@ class DiffusionPrior(ABC):
         x_t = x_t.to(self.device, torch.float32)
         inputs = self.network_input(x_t, condition).to(self.dtype)
         text = condition.text.to(self.device, self.dtype)
-        rows = self.batch_size or max(1, len(inputs))
-        parts, timesteps = list(zip(inputs.split(rows), text.split(rows), strict=True)), t.to(self.device)
-        times = timesteps.split(rows) if t.ndim else [timesteps] * len(parts)
         with frozen(self.device):
-            output = torch.cat([self._call(x, time, y) for (x, y), time in zip(parts, times, strict=True)])
+            output = self._in_calls(inputs, t.to(self.device), text)
             return self._to_noise(output.float(), x_t, t)
 
     def fingerprint(self) -> bytes:
@@ -154,6 +153,23 @@ class DiffusionPrior(ABC):
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Words of the prompt that a prior with a small vocabulary (the embedded toy) does not know."""
         return self.text_encoder.unknown_words(prompt)
+
+    def _in_calls(self, inputs: Tensor, t: Tensor, text: Tensor) -> Tensor:
+        """The network's output, in calls of as many rows as allowed and as fit."""
+        spent = self.samples, self.calls
+        while True:
+            rows = min(self.batch_size or len(inputs), len(inputs)) or 1
+            parts = list(zip(inputs.split(rows), text.split(rows), strict=True))
+            times = t.split(rows) if t.ndim else [t] * len(parts)
+            try:
+                return torch.cat([self._call(x, time, y) for (x, y), time in zip(parts, times, strict=True)])
+            except torch.cuda.OutOfMemoryError:
+                if rows == 1:
+                    raise
+                self.samples, self.calls = spent
+                self.batch_size = -(-rows // 2)
+                log.warning("%d network samples in one call do not fit: from now on %d at most", rows, self.batch_size)
+            torch.cuda.empty_cache()  # not within `except`: the error holds on to what was computed
 
     def _call(self, inputs: Tensor, timestep: Tensor, text: Tensor) -> Tensor:
         self.samples += len(inputs)

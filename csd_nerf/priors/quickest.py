@@ -27,6 +27,8 @@ _PATIENCE = 4
 """Calls of a shape before its other form is made: a capture takes about as many."""
 _GAIN = 0.98
 """Share of the network's time that the other form may take to be used."""
+_SAME_FLOAT32, _SAME_HALF = 1e-4, 1e-2
+"""Difference of two forms' answers, in noise of unit variance, that is rounding."""
 Network = Callable[..., Any]
 
 
@@ -97,7 +99,8 @@ class QuickestForm:
             said = (str(error).splitlines() or [""])[0]
             log.warning("no quicker form of the network (%s: %s): it is called as it is", type(error).__name__, said)
             return None
-        if not torch.allclose(found[0].float(), answer[0].float(), rtol=1e-2, atol=1e-2):
+        same = _SAME_FLOAT32 if found[0].dtype == torch.float32 else _SAME_HALF
+        if not torch.allclose(found[0].float(), answer[0].float(), rtol=same, atol=same):
             log.warning("the quicker form of the network answers otherwise than the network, which is called as it is")
             return None
         return made if other < _GAIN * seconds else None

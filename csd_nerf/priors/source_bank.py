@@ -45,16 +45,21 @@ class SourceBank:
         """The answers under a key, float32; None if there are none."""
         path = self._path(key)
         try:
-            answers = _unpack(path.read_bytes(), key)
-            os.utime(path)
-        except FileNotFoundError:
+            content = path.read_bytes()
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError):
+                self._tell("source bank: %s cannot be read (%s); its answers are computed", path, error.strerror)
             self.misses += 1
             return None
-        except Exception as error:  # whatever is wrong with the file, it can be computed again
+        try:
+            answers = _unpack(content, key)
+        except Exception as error:  # whatever is wrong with its content, it can be computed again
             log.warning("source bank: %s is damaged (%s) and is made anew", path, error)
-            path.unlink(missing_ok=True)
+            _remove(path)
             self.misses += 1
             return None
+        with suppress(OSError):  # another user's file: it only looks older than it is
+            os.utime(path)
         self.hits += 1
         return answers
 
@@ -79,7 +84,7 @@ class SourceBank:
             self._tell("source bank: %s cannot be written (%s); answers are not kept", path, error.strerror)
             return
         finally:
-            temporary.unlink(missing_ok=True)
+            _remove(temporary)
         self._size += len(content)
         self._written += len(content)
         if self._size > self._limit or self._written > (1 - _ROOM) * self._limit:
@@ -110,7 +115,7 @@ class SourceBank:
         for _, size, path in files:
             if self._size <= _ROOM * self._limit:
                 break
-            path.unlink(missing_ok=True)
+            _remove(path)
             self._size -= size
 
 
@@ -137,6 +142,12 @@ def open_bank(folder: Path | None, prior: ImagePrior, gigabytes: float) -> Sourc
     if not isinstance(prior, Fingerprinted):
         raise ValueError(f"answers of prior {prior.name!r} cannot be kept: it has no fingerprint; leave the bank out")
     return SourceBank(folder, prior.fingerprint(), limit=int(gigabytes * 1e9))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, unless the folder does not let us: a disk that fails ends no edit."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _pack(answers: Answers, key: str) -> bytes:

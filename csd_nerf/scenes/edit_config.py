@@ -34,7 +34,6 @@ def edit_config() -> EditTrainerConfig:
                 average_init_density=0.01,
                 camera_optimizer=CameraOptimizerConfig(mode="SO3xR3"),
             ),
-            prior_batch_size=16,
         ),
         optimizers={
             "proposal_networks": optimizer(1e-2, 1e-4, 200000),
@@ -82,7 +81,6 @@ def lite_config() -> EditTrainerConfig:
             datamanager=datamanager,
             model=model,
             prior="toy",
-            prior_batch_size=None,
             rhythm=EditRhythm(edit_every=175, edit_steps=60),
             scene_steps=1000,
             # The toy prior's edits add and recolour things, which needs more noise than the paper's range, but no more

@@ -137,7 +137,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """Precision of the prior's networks; auto takes fp16 on a GPU, bf16 on a CPU that gains from it (edits
     take half the time there), and fp32 otherwise."""
     prior_batch_size: int | None = None
-    """Network samples in one call, to bound the memory; None sends all of a step at once."""
+    """Network samples in one call, to bound the memory; None sends all of a step at once, halved until they fit."""
     source_bank: Path | None = None
     """Folder that keeps what the prior says of the photos. Another edit of the scene with the same --pipeline.seed and
     noise levels, whatever its prompt and guidance, then asks 3 samples instead of 5; the result is the same."""

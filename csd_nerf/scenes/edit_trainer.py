@@ -86,6 +86,13 @@ class EditTrainer(SceneTrainer):
         """What --deterministic says."""
         return self.config.deterministic
 
+    def train(self) -> None:
+        """Train and edit until all steps are made."""
+        try:
+            super().train()
+        finally:
+            self.editor.end()
+
     def _checked_prior(self) -> ImagePrior:
         """The prior, loaded if it was not given, after checking that it can do what the flags ask for."""
         from csd_nerf.priors import PriorError, auto_precision, load_prior

@@ -3,7 +3,8 @@
 What a round asks about the photos depends on neither the NeRF nor the instruction, only on seed, round and settings: a
 prior that runs on another device than the NeRF answers it meanwhile, and the round then needs 3 samples of 5. The
 answers are found by the content of their questions (`csd_nerf.distill.banked`), so that the round is the one that it
-would have been; what the viewer changes in between is asked anew.
+would have been, up to the rounding of a smaller batch, for as many steps as there was time to ask ahead; what the
+viewer changes in between is asked anew.
 """
 
 import threading

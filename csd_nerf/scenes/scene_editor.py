@@ -77,6 +77,12 @@ class SceneEditor:
         self._ahead = self._ahead or LookAhead(self.prior, self.bank)
         self._ahead.begin(originals, session.instruction, settings, session.schedule.round_generator())
 
+    def end(self) -> None:
+        """End what asks ahead, for whoever uses the prior next. What went wrong in it is no longer of interest."""
+        if self._ahead is not None:
+            with suppress(Exception):
+                self._ahead.finish()
+
     def check_rounds(self) -> None:
         """Raise `SceneError` if a round of the next pass has a number of views that the settings cannot edit."""
         plan, config = copy.deepcopy(self.session.schedule), self.pipeline.config

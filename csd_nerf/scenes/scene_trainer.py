@@ -28,7 +28,8 @@ class SceneTrainer(Trainer):
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1, remedy: str = "") -> None:
         """`remedy` says which flags to change where the loss is not finite."""
-        self._clock = WorkClock()  # before nerfstudio sets `training_state`
+        # Both before nerfstudio sets `training_state`.
+        self._clock, self._processes = WorkClock(), world_size
         super().__init__(config, local_rank, world_size)
         self.stop_training = False
         self._last_step: int | None = None
@@ -37,11 +38,17 @@ class SceneTrainer(Trainer):
 
     @property
     def training_state(self) -> Literal["training", "paused", "completed"]:
-        """Whether the loop steps; the viewer's buttons change it."""
+        """Whether the loop steps; the viewer's buttons change it.
+
+        Of several processes none pauses: the others would wait for it until they give up.
+        """
         return self._training_state
 
     @training_state.setter
     def training_state(self, state: Literal["training", "paused", "completed"]) -> None:
+        if state == "paused" and self._processes > 1:
+            say("Several processes train this scene (--machine.num-devices): they cannot be paused, and go on.")
+            state = "training"
         self._training_state: Literal["training", "paused", "completed"] = state
         self._clock.set_paused(state == "paused")
 

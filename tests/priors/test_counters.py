@@ -8,7 +8,7 @@ import torch
 
 from csd_nerf.distill import EditSettings, MemoryBank, edit_images
 from csd_nerf.images import edit_panorama
-from csd_nerf.priors import LatentDiffusionPrior, load_prior, solver_of
+from csd_nerf.priors import DiffusionPrior, LatentDiffusionPrior, load_prior, solver_of
 
 STEPS, N = 3, 4
 
@@ -24,7 +24,7 @@ def pictures(n: int = N) -> list[torch.Tensor]:
     return list(torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
 
 
-def edit(prior: LatentDiffusionPrior, prompt: str = "make it red", **changes: Any) -> None:
+def edit(prior: DiffusionPrior, prompt: str = "make it red", **changes: Any) -> None:
     bank = changes.pop("bank", None)
     solve, initial = solver_of("csd-edit", bank), changes.pop("initial", None)
     settings = EditSettings(steps=STEPS, **changes)
@@ -70,6 +70,41 @@ def test_micro_batches_bound_the_rows_of_a_call_and_no_more_calls_are_made(edit_
     unet = Counter(prior.unet)
     edit(prior)
     assert unet.largest == batch_size and unet.rows == 5 * N * STEPS and unet.calls == STEPS * -(-5 * N // batch_size)
+
+
+def test_where_memory_is_short_calls_are_halved_for_good_and_nothing_is_counted_twice(
+    edit_folder: Path, caplog: pytest.LogCaptureFixture
+):
+    roomy = load_prior(edit_folder, device="cpu", dtype="fp32")
+    asked = []
+
+    def short_of_memory(inputs: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        asked.append(len(inputs))
+        if len(inputs) > 6:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return roomy.unet(inputs, *rest, **options)
+
+    prior = roomy.through(short_of_memory)
+    results = [
+        edit_images(
+            one, pictures(), "make it red", settings=EditSettings(steps=2), generator=torch.Generator().manual_seed(0)
+        )
+        for one in (roomy, prior)
+    ]
+    assert asked == [20, 10, *[5] * 4, *[5] * 4] and prior.batch_size == 5
+    assert (prior.samples, prior.calls) == (5 * N * 2, 8) and results[1].network_samples == 5 * N * 2
+    assert "20 network samples in one call do not fit: from now on 10 at most" in caplog.text
+    for expected, image in zip(*(result.images for result in results), strict=True):
+        torch.testing.assert_close(image, expected, atol=1e-4, rtol=0)
+
+
+def test_one_sample_that_does_not_fit_is_told(edit_folder: Path):
+    def no_memory(*_: Any, **__: Any) -> Any:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    prior = load_prior(edit_folder, device="cpu", dtype="fp32").through(no_memory)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        edit(prior)
 
 
 @pytest.mark.parametrize("n", [4, 64, 256])

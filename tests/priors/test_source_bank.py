@@ -120,6 +120,27 @@ def test_a_disk_that_fails_is_told_once_and_ends_nothing(
     assert caplog.text.count("No space left") == 1 and not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_folder_of_somebody_else_is_read_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    bank, answer = SourceBank(tmp_path, b"f"), draw(1, 4, 8, 8)
+    bank.write(KEY, [answer])
+    monkeypatch.setattr(os, "utime", forbidden)
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    found = bank.read(KEY)
+    assert found is not None and torch.equal(found[0], answer) and not caplog.text
+    [path] = tmp_path.rglob("*.safetensors")
+    path.write_bytes(b"damaged")
+    assert bank.read(KEY) is None and "damaged" in caplog.text and path.exists()
+    monkeypatch.setattr(Path, "read_bytes", forbidden)
+    assert bank.read(KEY) is None and bank.read(KEY) is None
+    assert caplog.text.count("cannot be read (Permission denied)") == 1
+    assert (bank.hits, bank.misses) == (1, 3)
+
+
 def test_the_fingerprint_tells_networks_and_precisions_apart(tmp_path: Path, edit_folder: Path):
     first = load_prior(edit_folder, device="cpu", dtype="fp32")
     assert first.fingerprint() == load_prior(edit_folder, device="cpu", dtype="fp32").fingerprint()

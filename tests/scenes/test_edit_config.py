@@ -66,7 +66,7 @@ def test_lite_is_a_small_variant_of_the_same_configuration():
         f.name for f in fields(full.pipeline) if getattr(full.pipeline, f.name) != getattr(lite.pipeline, f.name)
     }
     assert changed == {
-        "datamanager", "model", "prior", "prior_batch_size", "rhythm", "scene_steps",
+        "datamanager", "model", "prior", "rhythm", "scene_steps",
         "guidance_scale", "guidance_first", "method_t_max", "t_max_end", "view_dependence",
     }  # fmt: skip
     assert edit_config().pipeline == full.pipeline, "making the variant leaves the original alone"

@@ -109,7 +109,7 @@ class GenerationPipelineConfig(VanillaPipelineConfig):
     prior_dtype: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Its precision; auto is fp16 on a GPU, bf16 on a CPU that gains from it, fp32 elsewhere."""
     prior_batch_size: int | None = None
-    """Samples in one call of its network, to bound memory; None: all of a step."""
+    """Samples in one call of its network, to bound memory; None: all of a step, halved until they fit."""
 
     def wish(self) -> Wish:
         """What the flags ask for."""
