@@ -2,9 +2,10 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.scaling [PRIOR] [PRECISION] [DEVICE] [FOLDER]
 
-writes scaling.md, or scaling_cuda.md of a GPU, in benchmarks/results or the folder. On a CPU it is processor time, of
-which other programs on the machine change little, and processes are started over gloo, each with a copy of the prior;
-the efficiency of P processes is the time of one over P times that of the slowest. On a GPU it is the time of the wall.
+writes scaling.md, or scaling_cuda.md of a GPU, in benchmarks/results or the folder. On a CPU the cost of a step is
+processor time, of which other programs on the machine change little. Processes are started over gloo, each with a copy
+of the prior and a core of its own; their efficiency is one process' time of the wall over P times that of P processes,
+waiting for each other included, so that nothing else should run. On a GPU all is the time of the wall.
 """
 
 import multiprocessing
@@ -34,20 +35,22 @@ TOGETHER = 16
 """Particles of the step that processes share."""
 
 
-def step_seconds(prior: Any, particles: int, steps: int = STEPS) -> float:
-    """Median processor time of a step, after a first one."""
+def step_seconds(prior: Any, particles: int, steps: int = STEPS) -> tuple[float, float]:
+    """Median time of a step, after a first one: processor time (on a GPU that of the wall), and that of the wall."""
     problem, distiller = Problem.draw(prior, particles), make_edit_distiller(prior, SETTINGS)
-    seconds = []
+    seconds: list[tuple[float, float]] = []
     on_gpu = prior.device.type == "cuda"
-    clock = time.perf_counter if on_gpu else time.thread_time
+    clocks = (time.perf_counter if on_gpu else time.thread_time, time.perf_counter)
     # On a GPU the prior tries which form of its network is quicker during the first calls of a shape.
     for _ in range(steps + (6 if on_gpu else 1)):
-        started = clock()
+        started = [clock() for clock in clocks]
         distiller(problem.particles, problem.target, torch.Generator().manual_seed(0))
         if on_gpu:
             torch.cuda.synchronize(prior.device)
-        seconds.append(clock() - started)
-    return median(seconds[-steps:])
+        processor, wall = (clock() - before for clock, before in zip(clocks, started, strict=True))
+        seconds.append((processor, wall))
+    counted = seconds[-steps:]
+    return median(processor for processor, _ in counted), median(wall for _, wall in counted)
 
 
 def memory(prior: Any, particles: int) -> int:
@@ -72,8 +75,11 @@ def work(name: str, precision: Any, rank: int, count: int, folder: Path) -> None
     dist.destroy_process_group()
 
 
-def shared_seconds(name: str, precision: str, count: int) -> float:
-    """Processor time of a step in the slowest of `count` processes."""
+def shared_seconds(name: str, precision: str, count: int) -> tuple[float, float]:
+    """Processor time and time of the wall of a step in the slowest of `count` processes.
+
+    Raises `RuntimeError` if one of them fails; the others, which would wait for it, are ended.
+    """
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         started = [
@@ -81,9 +87,16 @@ def shared_seconds(name: str, precision: str, count: int) -> float:
         ]
         for process in started:
             process.start()
-        for process in started:
-            process.join()
-        return max(torch.load(Path(folder) / str(rank)) for rank in range(count))
+        while any(process.is_alive() for process in started):
+            if any(process.exitcode for process in started):
+                break
+            time.sleep(0.1)
+        if any(process.exitcode != 0 for process in started):
+            for process in started:
+                process.terminate()
+            raise RuntimeError(f"one of {count} processes failed; what it printed says why")
+        found = [torch.load(Path(folder) / str(rank)) for rank in range(count)]
+        return max(processor for processor, _ in found), max(wall for _, wall in found)
 
 
 def main() -> None:
@@ -106,7 +119,7 @@ def main() -> None:
         "|---|---|---|---|",
     ]
     for n in PARTICLES:
-        seconds = step_seconds(prior, n)
+        seconds, _ = step_seconds(prior, n)
         lines.append(f"| {n} | {seconds * 1e3:.0f} | {seconds / n * 1e3:.1f} | {memory(prior, n) / 1e6:.0f} MB |")
         print(lines[-1], flush=True)
     if not on_gpu:
@@ -116,12 +129,13 @@ def main() -> None:
 
 
 def _of_processes(name: str, precision: str) -> list[str]:
-    alone = shared_seconds(name, precision, 1)
+    alone, cores = shared_seconds(name, precision, 1), os.cpu_count() or 1
     lines = ["", f"A step of {TOGETHER} particles, all samples in one call of each process:", ""]
-    lines += ["| processes | ms of the slowest | efficiency |", "|---|---|---|", f"| 1 | {alone * 1e3:.0f} | |"]
-    for count in (2, 4):
-        seconds = shared_seconds(name, precision, count)
-        lines.append(f"| {count} | {seconds * 1e3:.0f} | {alone / count / seconds:.2f} |")
+    lines += ["| processes | ms of the wall | efficiency | processor time of each |", "|---|---|---|---|"]
+    for count in (count for count in (1, 2, 4, 8) if count <= cores):
+        processor, wall = alone if count == 1 else shared_seconds(name, precision, count)
+        efficiency = f"{alone[1] / count / wall:.2f}" if count > 1 else ""
+        lines.append(f"| {count} | {wall * 1e3:.0f} | {efficiency} | {processor * 1e3:.0f} ms |")
         print(lines[-1], flush=True)
     return lines
 

@@ -30,8 +30,8 @@ from torch import Tensor
 
 from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.speed_report import machine
+from csd_nerf.priors.autoencoder import Autoencoder
 from csd_nerf.priors.diffusion import DiffusionPrior
-from csd_nerf.priors.latent_diffusion import LatentDiffusionPrior
 from csd_nerf.scenes import run_edit
 from csd_nerf.scenes.edit_datamanager import EditDataManager
 from csd_nerf.scenes.edit_pipeline import EditPipeline
@@ -46,9 +46,10 @@ PARTS: dict[tuple[type, str], str] = {
     (Optimizers, "optimizer_scaler_step_some"): "NeRF: optimisers",
     (EditTrainer, "train_iteration"): "NeRF: the rest of a step",
     (EditPipeline, "render_training_views"): "round: rendering its views",
-    (LatentDiffusionPrior, "encode"): "round: encoder",
+    (Autoencoder, "encode"): "round: encoder",
+    (Autoencoder, "encode_condition"): "round: encoder",
     (DiffusionPrior, "predict_noise"): "round: network",
-    (LatentDiffusionPrior, "decode"): "round: decoder",
+    (Autoencoder, "decode"): "round: decoder",
     (SceneEditor, "run_round"): "round: the rest",
     (EditTrainer, "save_checkpoint"): "checkpoints",
     (EditTrainer, "setup"): "loading",
@@ -143,6 +144,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--edit-steps", type=int, help="steps of a round")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args(arguments)
+    given.output.mkdir(parents=True, exist_ok=True)
     with (
         resources.as_file(resources.files("csd_nerf.data") / "demo_scene") as demo_scene,
         tempfile.TemporaryDirectory() as folder,
@@ -179,7 +181,7 @@ def main(arguments: list[str]) -> None:
     }
     kept = given.output / "scene_profile.json"
     entries = json.loads(kept.read_text()) if kept.exists() else []
-    same = ("method", "prior", "machine")
+    same = ("command", "machine")
     entries = [old for old in entries if any(old[key] != entry[key] for key in same)] + [entry]
     kept.write_text(json.dumps(entries, indent=1) + "\n")
     page = "# Where the time of an edited scene goes\n\nbenchmarks/scene_profile.py says what is timed.\n\n"

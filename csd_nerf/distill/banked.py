@@ -13,11 +13,12 @@ batch that the other branches are computed in, and with it their rounding alone 
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from csd_nerf.distill.distiller import Distiller, ask
 from csd_nerf.distill.kernels import at_least_float32
@@ -73,14 +74,36 @@ def question(fingerprint: bytes, t: Int[Tensor, ""], queries: Sequence[Query]) -
     digest.update(str(int(t)).encode())
     seen: dict[int, bytes] = {}
     for query in queries:
-        for value in (query.x_t, query.condition.text, query.condition.image):
+        condition = query.condition
+        for value, constant in ((query.x_t, False), (condition.text, True), (condition.image, True)):
             if value is not None and id(value) not in seen:
-                content = value.detach().cpu().contiguous()
-                about = hashlib.blake2b(f"{content.dtype} {tuple(content.shape)}".encode(), digest_size=20)
-                about.update(content.view(torch.uint8).numpy().data)
-                seen[id(value)] = about.digest()
+                seen[id(value)] = _known_content(value) if constant else _content(value)
             digest.update(b"none" if value is None else seen[id(value)])
     return digest.hexdigest()
+
+
+_KNOWN: Any = WeakIdKeyDictionary()
+"""Version and digest of conditions, which are the same tensors in all steps of an edit, for as long as they exist."""
+
+
+def _known_content(value: Tensor) -> bytes:
+    if value.is_inference():  # whose versions are not counted
+        return _content(value)
+    version, known = _KNOWN.get(value, (None, b""))
+    if version != value._version:
+        known = _content(value)
+        _KNOWN[value] = (value._version, known)
+    return known
+
+
+def _content(value: Tensor) -> bytes:
+    """A digest of a tensor's rows. Where all are one in memory, as those of an expanded text, that is read once."""
+    same = value.stride(0) == 0
+    content = (value[:1] if same else value).detach().cpu().contiguous().view(torch.uint8).numpy()
+    rows = [hashlib.blake2b(row.data, digest_size=20).digest() for row in content]
+    about = hashlib.blake2b(f"{value.dtype} {tuple(value.shape)}".encode(), digest_size=20)
+    about.update(b"".join(rows * len(value) if same else rows))
+    return about.digest()
 
 
 class MemoryBank:

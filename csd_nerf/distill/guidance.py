@@ -31,6 +31,11 @@ def _prompt_rows(target: Target, n: int) -> list[Tensor]:
     return [torch.nonzero(row)[:, 0] for row in target.weights]
 
 
+def _no_image(image: Tensor) -> Tensor:
+    """Zeros in the place of an image condition: one row in memory for all."""
+    return image.new_zeros((1, *image.shape[1:])).expand_as(image)
+
+
 def _text_queries(
     x_t: Float[Tensor, "n c h w"], target: Target, image: Float[Tensor, "n c2 h w"] | None, *, null_known: bool = True
 ) -> tuple[tuple[Query, ...], list[tuple[Tensor, Tensor | None]]]:
@@ -92,7 +97,7 @@ class ImageTextGuidance:
         image = _require_image(target)
         queries, shares = _text_queries(x_t, target, image) if self.text_scale else ((), [])
         only_image = Query(x_t, Condition(target.null_text, image))
-        nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
+        nothing = Query(x_t, Condition(target.null_text, _no_image(image)))
 
         def combine(answers: Sequence[Tensor]) -> Tensor:
             null, pictured, *texts = answers
@@ -115,7 +120,7 @@ class ImageGuidance:
         """Noise estimate of `x_t` given its source picture, without an instruction."""
         image = _require_image(target)
         only_image = Query(x_t, Condition(target.null_text, image))
-        nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
+        nothing = Query(x_t, Condition(target.null_text, _no_image(image)))
 
         def combine(answers: Sequence[Tensor]) -> Tensor:
             null, pictured = answers
@@ -137,7 +142,7 @@ class JointGuidance:
         """Guided noise estimate of `x_t` given its source picture together with its prompts."""
         image = _require_image(target)
         queries, shares = _text_queries(x_t, target, image, null_known=False)
-        nothing = Query(x_t, Condition(target.null_text, torch.zeros_like(image)))
+        nothing = Query(x_t, Condition(target.null_text, _no_image(image)))
 
         def combine(answers: Sequence[Tensor]) -> Tensor:
             null, *texts = answers

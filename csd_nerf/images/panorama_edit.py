@@ -141,7 +141,7 @@ class PanoramaEdit(EditSteps):
         if self._rebuilt is None:
             self._rebuilt = decoded(self.targets.source, 0, 2)
         edited = decoded(canvas, 1, 2) if once else decoded(canvas, 0, 1)
-        shown = (picture[None] for picture in (self.source, self._rebuilt, edited))
+        shown = self.source[None], self._rebuilt[None], edited[None]
         return give_back(*shown, self._keep, self.prior.factor, self.layout.crop.wrap)[0]
 
     def compare(self, on_step: Callable[[int, int], None] | None = None) -> tuple[Patches, Patches]:

@@ -14,7 +14,8 @@ from csd_nerf.distill import (
     make_edit_distiller,
     optimize_latents,
 )
-from csd_nerf.distill.types import Target
+from csd_nerf.distill.banked import question
+from csd_nerf.distill.types import Condition, Query, Target
 from tests.distill.analytic import FormulaPrior, random_particles, random_target, seeded
 
 STEPS = 4
@@ -96,6 +97,29 @@ def test_the_smallest_change_of_what_an_answer_depends_on_is_another_question(na
     different = changed(name)
     found, spent = edit(bank, **different)
     assert torch.equal(found, edit(**different)[0]) and spent == 5 * N * STEPS
+
+
+@pytest.mark.parametrize("field", ["image", "null_text", "source"])
+def test_what_is_changed_in_place_is_another_question(field: str):
+    """Digests of conditions are remembered, for as long as these are what they were."""
+    bank, target = MemoryBank(b"network"), random_target(N)
+    edit(bank, target=target)
+    getattr(target, field)[1, 0, 0] += 1
+    found, spent = edit(bank, target=target)
+    assert torch.equal(found, edit(target=target)[0]) and spent == 5 * N * STEPS
+    assert edit(bank, target=target)[1] == 3 * N * STEPS
+
+
+def test_one_row_that_stands_for_all_is_as_good_as_all_and_told_from_others():
+    x, row = torch.ones(N, 1, 2, 2), torch.rand(1, 4, 3, generator=seeded())
+
+    def key(text: torch.Tensor) -> str:
+        return question(b"network", torch.tensor(3), [Query(x, Condition(text))])
+
+    expanded = row.expand(N, -1, -1)
+    assert expanded.stride(0) == 0 and key(expanded) == key(expanded.contiguous()) == key(row.repeat(N, 1, 1))
+    others = [(row + 1).expand_as(expanded), torch.cat([expanded[1:], row + 1])]
+    assert len({key(text) for text in (expanded, *others)}) == 3
 
 
 def test_another_network_is_another_question():

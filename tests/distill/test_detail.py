@@ -54,13 +54,16 @@ def test_the_share_counts_the_pixels_around_and_all_colours_as_a_slow_loop_does(
 def test_a_whole_turn_may_begin_anywhere() -> None:
     photo, rebuilt, edited = (noise(1, 3, 9, 20, seed=seed) for seed in range(3))
     made = give_back(photo, rebuilt, edited, 0.5, 2, wrap=True)
-    turned = give_back(*(picture.roll(7, dims=-1) for picture in (photo, rebuilt, edited)), 0.5, 2, wrap=True)
+    photo_turned, rebuilt_turned, edited_turned = (picture.roll(7, dims=-1) for picture in (photo, rebuilt, edited))
+    turned = give_back(photo_turned, rebuilt_turned, edited_turned, 0.5, 2, wrap=True)
     torch.testing.assert_close(turned, made.roll(7, dims=-1))
     cut = give_back(photo, rebuilt, edited, 0.5, 2)
     torch.testing.assert_close(made[..., 2:-2], cut[..., 2:-2])  # only what lies at the cut sees the other side
     assert (made - cut)[..., :2].abs().max() > 1e-3
-    narrow = [picture[..., :1] for picture in (photo, rebuilt, edited)]
-    torch.testing.assert_close(give_back(*narrow, 0.5, 2, wrap=True), give_back(*narrow, 0.5, 2))
+    photo, rebuilt, edited = (picture[..., :1] for picture in (photo, rebuilt, edited))  # narrower than the window
+    torch.testing.assert_close(
+        give_back(photo, rebuilt, edited, 0.5, 2, wrap=True), give_back(photo, rebuilt, edited, 0.5, 2)
+    )
 
 
 def test_an_edited_corner_leaves_the_rest_sharp() -> None:
