@@ -24,6 +24,8 @@ class Agreement:
 
     choices: tuple[str | None, ...]
     """Of each view: the choice whose true picture is nearest, None where the source is nearer than any of them."""
+    shown: tuple[int, ...]
+    """Which views these are: the others cannot show what is asked for."""
 
     @property
     def share(self) -> float:
@@ -52,7 +54,8 @@ def view_agreement(
     Raises `ValueError` if that is so for all views.
     """
     found: list[str | None] = []
-    for view, before, possible in zip(views, source, truths.transpose(0, 1), strict=True):
+    shown_by: list[int] = []
+    for index, (view, before, possible) in enumerate(zip(views, source, truths.transpose(0, 1), strict=True)):
         region = ((possible - before).abs().amax(dim=1) > _CHANGED).any(dim=0)
         if not region.any():
             continue
@@ -60,6 +63,7 @@ def view_agreement(
         distances = torch.stack([(shown - other).square().mean() for other in others])
         nearest = int(distances.argmin())
         found.append(choices[nearest - 1] if nearest else None)
+        shown_by.append(index)
     if not found:
         raise ValueError("no view shows what the instruction asks for: nothing can agree")
-    return Agreement(tuple(found))
+    return Agreement(tuple(found), tuple(shown_by))

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from csd_nerf.bench.agreement import view_agreement
+from csd_nerf.bench.plan import check_machine
 from csd_nerf.bench.results import RESULT, Files, Kind, computed, pack_truths, picture_files, read_pictures, read_truths
 from csd_nerf.bench.scenes import Instruction, instruction
 from csd_nerf.toyworld.cameras import Cameras
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 def compute(spec: Mapping[str, Any], where: Mapping[str, Any], inputs: tuple[Files, ...]) -> dict[str, bytes]:
     """Compute a cell; arguments as in `Cell`, with the files of its `needs` in their order."""
+    if spec["kind"] != "truth":
+        check_machine(spec, where)
     return computed(_KINDS, spec, where, inputs)
 
 
@@ -126,7 +129,7 @@ def _compute_edit(
         views = sorted(edited)
         agreement = view_agreement(read_pictures(files, "edited"), source[views], truths[:, views], known["colours"])
         result["measures"] |= {"view agreement": agreement.share, "views edited": agreement.edited}
-        result["choices"] = dict(zip(views, agreement.choices, strict=True))
+        result["choices"] = {views[at]: choice for at, choice in zip(agreement.shown, agreement.choices, strict=True)}
     return files, result
 
 

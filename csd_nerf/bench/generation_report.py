@@ -98,6 +98,18 @@ def from_csv(text: str) -> dict[str, dict[str, str]]:
     return {line["key"]: line for line in reader}
 
 
+def others(table: Mapping[str, Mapping[str, str]], cells: Sequence[Cell], results: Results) -> list[Mapping[str, str]]:
+    """The lines of a table that are of other objects than these cells.
+
+    An object that is done takes the place of a line of the same one under another key: that was made with other
+    weights, defaults or another precision.
+    """
+    names = ("caption", "method", "seed", "steps")
+    asked = {cell.key for cell in cells}
+    done = {tuple(str(cell.spec[name]) for name in names) for cell in cells if cell.key in results}
+    return [line for key, line in table.items() if key not in asked and tuple(line[name] for name in names) not in done]
+
+
 def result_of(line: Mapping[str, str]) -> dict[str, Any]:
     """A result out of a line of the table. Raises `ValueError` for a line that holds no numbers."""
     measures = {name: float(line[name]) for name in (*MEASURES, *CLIP) if line[name]}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -9,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+from csd_nerf.bench import effective
 from csd_nerf.bench.methods import METHODS, UNEDITED, Budget, Method
 from csd_nerf.bench.picture_methods import PictureProtocol
 from csd_nerf.bench.scenes import Instruction, instructions, source_caption, target_caption
@@ -184,9 +186,11 @@ def _edits(
     made = []
     for seed in choice.seeds:
         for scale in choice.guidance:
-            chosen = settings | ({} if scale is None else {"guidance_scale": scale})
+            # A point of a sweep has one scale in all rounds.
+            chosen = settings | ({} if scale is None else {"guidance_scale": scale, "guidance_first": 1.0})
             spec = {**about, "seed": seed, "guidance": scale, "settings": chosen, "prior": prior}
             spec |= {"nerf_steps": protocol.budget.nerf_steps, "configuration": _configuration()}
+            spec["preset"] = effective.digest(chosen)
             said = label + ("" if scale is None else f", guidance {scale:g}") + (f", seed {seed}" if seed else "")
             made.append(Cell(spec, needs, {"prior": choice.prior}, said, asked.name))
     return made
@@ -251,6 +255,17 @@ def configuration_hash(pipeline: Any, optimizers: Any) -> str:
     """Hash of a method's defaults: a changed default is another experiment."""
     text = re.sub(_ADDRESS_OR_UNRELATED, "", repr(pipeline) + repr(optimizers))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def check_machine(spec: Mapping[str, Any], where: Mapping[str, Any]) -> None:
+    """Raise `RuntimeError` where a cell would not become what its key says: other defaults, or another prior."""
+    for name, here in (("configuration", _configuration), ("prior", lambda: weights_hash(where["prior"]))):
+        if name in spec and spec[name] != here():
+            what = "another version of csd_nerf" if name == "configuration" else f"other weights of {where['prior']}"
+            raise RuntimeError(
+                f"this machine ({platform.node()}) has {what} than the one that plans the cells: with --engine ray all "
+                "machines need the same"
+            )
 
 
 @lru_cache

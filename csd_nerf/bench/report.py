@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from csd_nerf.bench.effective import in_words
 from csd_nerf.bench.failures import headline
 from csd_nerf.bench.measure import BEST_AT_ONE, LOWER_IS_BETTER
 from csd_nerf.bench.methods import REFERENCE, UNEDITED
@@ -15,9 +16,9 @@ from csd_nerf.bench.rows import Key, Row
 from csd_nerf.bench.statistics import Interval, bootstrap, by_scene, paired_difference
 from csd_nerf.bench.subject import SCENES, Subject
 
-_DIGITS = {"PSNR": 2, "edit strength": 2, "seam visibility": 2}
-_COMMIT = "commit"
-"""The last column; tables of earlier versions do not have it, and lines that come from one leave it empty."""
+_DIGITS = {"PSNR": 2, "edit strength": 2, "seam visibility": 2, "samples": 0, "seconds": 0}
+_ORIGIN = ("commit", "machine", "torch")
+"""The last columns; tables of earlier versions lack some, and lines that come from one leave them empty."""
 _FIXED = ["scene", "instruction", "text", "ambiguous", "method", "guidance", "seed", "key", "meaning"]
 
 
@@ -81,7 +82,7 @@ def markdown(plan: Plan, rows: Sequence[Row], about: About, failures: Mapping[st
                 lines += [f"Without {', '.join(map(str, lost))}:", "", *_differences(kept, measures, subject), ""]
     lines += ["## What the columns are", "", *_legend(rows, subject), "", "## Methods", ""]
     used = [name for name in subject.methods if any(row.method == name for row in rows)]
-    lines += [f"- **{name}**: {subject.methods[name].about}." for name in used]
+    lines += [f"- **{name}**: {subject.methods[name].about}{_settings(name, rows)}." for name in used]
     lines += [f"- Left out: {text}." for text in plan.left_out] + [f"- {text}." for text in about.notes]
     return "\n".join(lines) + "\n"
 
@@ -122,10 +123,9 @@ def _table(group: Sequence[Row], measures: Sequence[str], subject: Subject) -> l
         own = [row for row in group if row.method == method]
         if not own:
             continue
-        cells = [_interval(values(own, method, name, seeds), name) for name in names]
-        spent = [_mean(own, name) for name in ("samples", "seconds")]
+        cells = [_interval(values(own, method, name, seeds), name) for name in (*names, "samples", "seconds")]
         done = sum(row.result is not None for row in own)
-        lines.append(f"| {method} | " + " | ".join(cells + spent) + f" | {done}/{len(own)} |")
+        lines.append(f"| {_named(method, own, group)} | " + " | ".join(cells) + f" | {done}/{len(own)} |")
     true = {name: f"true {name}" for name in names if any(row.value(f"true {name}") is not None for row in group)}
     if true:
         reference = [row for row in group if row.method == REFERENCE] or list(group)
@@ -139,14 +139,21 @@ def _differences(group: Sequence[Row], measures: Sequence[str], subject: Subject
     names, seeds = _present(group, measures), _seeds(group)
     lines = ["| method | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
     for method in subject.methods:
-        if method == REFERENCE or not any(row.method == method for row in group):
+        own = [row for row in group if row.method == method]
+        if method == REFERENCE or not own:
             continue
         cells = []
         for name in names:
             difference = paired_difference(values(group, method, name, seeds), values(group, REFERENCE, name, seeds))
             cells.append("" if difference is None else _shown(difference, name, signed=True))
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append(f"| {_named(method, own, group)} | " + " | ".join(cells) + " |")
     return lines
+
+
+def _named(method: str, own: Sequence[Row], group: Sequence[Row]) -> str:
+    """The method; with its instructions where these are not all, so that its mean is one of other cells."""
+    has = dict.fromkeys(row.cell.name for row in own)
+    return method if len(has) == len({row.cell.name for row in group}) else f"{method} ({', '.join(has)} alone)"
 
 
 def _seeds(group: Sequence[Row]) -> list[int]:
@@ -164,12 +171,16 @@ def _interval(found: Mapping[Key, float], name: str) -> str:
 def _shown(interval: Interval, name: str, signed: bool = False) -> str:
     form = f"{'+' if signed else ''}.{_DIGITS.get(name, 3)}f"
     said = f"{interval.mean:{form}}"
-    return said if interval.low is None else f"{said} ({interval.low:{form}} to {interval.high:{form}})"
+    if interval.low is None or (not signed and said == f"{interval.low:{form}}" == f"{interval.high:{form}}"):
+        return said
+    return f"{said} ({interval.low:{form}} to {interval.high:{form}})"
 
 
-def _mean(rows: Sequence[Row], name: str) -> str:
-    found = [value for row in rows if (value := row.value(name)) is not None]
-    return f"{sum(found) / len(found):.0f}" if found else ""
+def _settings(method: str, rows: Sequence[Row]) -> str:
+    """What it edits scenes with; of a sweep each point has another guidance."""
+    specs = [row.cell.spec for row in rows if row.method == method]
+    with_settings = next((spec for spec in specs if spec.get("settings") and "preset" in spec), None)
+    return f" ({in_words(with_settings['settings'])})" if with_settings else ""
 
 
 def _legend(rows: Sequence[Row], subject: Subject) -> list[str]:
@@ -180,32 +191,55 @@ def _legend(rows: Sequence[Row], subject: Subject) -> list[str]:
 
 
 def to_csv(rows: Sequence[Row], subject: Subject = SCENES, earlier: str = "") -> str:
-    """Every cell, one a line; then those of an `earlier` table that are done and not among them."""
-    asked = {row.cell.key for row in rows}
-    others = [line for line in _lines(earlier, subject) if line["key"] not in asked and line["seconds"]]
+    """Every cell, one a line; then the `others` of an `earlier` table."""
+    others = list(_others(rows, earlier, subject))
     found = {name for row in rows if row.result for name in row.result["measures"]}
-    names = sorted(found.union(*others) - {*_FIXED, subject.counted, *subject.spent, _COMMIT})
+    names = sorted(found.union(*others) - {*_FIXED, subject.counted, *subject.spent, *_ORIGIN})
     out = io.StringIO()
-    columns = [*_FIXED, subject.counted, *names, *subject.spent, _COMMIT]
+    columns = [*_FIXED, subject.counted, *names, *subject.spent, *_ORIGIN]
     writer = csv.DictWriter(out, columns, lineterminator="\n", restval="")
     writer.writeheader()
     for row in rows:
-        spec, result = row.cell.spec, row.result or {}
-        guidance = "" if spec["guidance"] is None else spec["guidance"]
-        head = [row.key[0], row.cell.name, spec["instruction"], spec["ambiguous"], row.method, guidance, spec["seed"]]
-        line = dict(zip(_FIXED, [*head, row.cell.key, result.get("meaning", "")], strict=True))
-        line |= {name: result.get(name, "") for name in (subject.counted, *subject.spent, _COMMIT)}
+        result = row.result or {}
+        line = dict(zip(_FIXED, [*_head(row), row.cell.key, result.get("meaning", "")], strict=True))
+        line |= {name: result.get(name, "") for name in (subject.counted, *subject.spent, *_ORIGIN)}
         measures = result.get("measures", {})
         writer.writerow(line | {name: round(value, 6) for name, value in measures.items() if value is not None})
     writer.writerows(others)
     return out.getvalue()
 
 
+def _head(row: Row) -> list[Any]:
+    """The first columns: what is compared, whatever it was computed with."""
+    spec = row.cell.spec
+    guidance = "" if spec["guidance"] is None else spec["guidance"]
+    return [row.key[0], row.cell.name, spec["instruction"], spec["ambiguous"], row.method, guidance, spec["seed"]]
+
+
+def others(rows: Sequence[Row], earlier: str, subject: Subject = SCENES) -> int:
+    """How many lines of an earlier table are done and of something else than these rows.
+
+    A line of the same edit under another key was made with other weights, defaults or another precision: the row that
+    is done takes its place. Raises `ValueError` for other tables.
+    """
+    return len(_others(rows, earlier, subject))
+
+
+def _others(rows: Sequence[Row], earlier: str, subject: Subject) -> list[dict[str, str]]:
+    asked = {row.cell.key for row in rows}
+    done = {tuple(map(str, _head(row))) for row in rows if row.result}
+    return [
+        line
+        for line in _lines(earlier, subject)
+        if line["seconds"] and line["key"] not in asked and tuple(line[name] for name in _FIXED[:7]) not in done
+    ]
+
+
 def _lines(text: str, subject: Subject) -> list[dict[str, str]]:
     """The lines of a table. Raises `ValueError` for tables of other columns."""
     lines = list(csv.DictReader(io.StringIO(text)))
     fixed, spent = [*_FIXED, subject.counted], list(subject.spent)
-    head = [name for name in lines[0] if name != _COMMIT] if lines else [*fixed, *spent]
+    head = [name for name in lines[0] if name not in _ORIGIN] if lines else [*fixed, *spent]
     if head[: len(fixed)] != fixed or head[-len(spent) :] != spent:
         raise ValueError("its columns are not those of a benchmark's table")
     return lines
@@ -218,8 +252,8 @@ def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
     """
     lines = _lines(text, subject)
     spent = list(subject.spent)
-    others = {*_FIXED, subject.counted, *spent, _COMMIT}
-    names = [name for name in lines[0] if name not in others] if lines else []
+    fixed = {*_FIXED, subject.counted, *spent, *_ORIGIN}
+    names = [name for name in lines[0] if name not in fixed] if lines else []
     found = {}
     for line in lines:
         if not line["seconds"]:
@@ -228,5 +262,5 @@ def from_csv(text: str, subject: Subject = SCENES) -> dict[str, dict[str, Any]]:
         result |= {name: float(line[name]) for name in spent if line[name]}
         result |= {name: int(line[name]) for name in ("network_samples", "threads")}
         result |= {"meaning": line["meaning"], subject.counted: int(line[subject.counted])}
-        found[line["key"]] = result | {_COMMIT: line.get(_COMMIT, "")}
+        found[line["key"]] = result | {name: line.get(name, "") for name in _ORIGIN}
     return found

@@ -64,7 +64,9 @@ def plot(rows: Sequence[Row], path: Path, subject: Subject = SCENES) -> None:
         )
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.suptitle("Guidance scales along each curve")
+    missing = sum(row.result is None for row in rows)
+    lacking = f"; {missing} of {len(rows)} cells are missing, so that points are of different cells" if missing else ""
+    figure.suptitle(f"Guidance scales along each curve{lacking}")
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -43,6 +43,8 @@ class Bench:
     is more than is asked for, the page is only printed, and page and sheets that are there stay as they are."""
     work: Path = Path("outputs/bench/work")
     """Folder of the cells, which are not computed again; nor are those in the table that is in --output already."""
+    fresh: bool = False
+    """Compute again what is in that table: to see for yourself, on this machine, what somebody else has measured."""
     engine: Literal["local", "ray"] = "local"
     """Processes of this machine, or a Ray cluster (that of RAY_ADDRESS, or one that is started here)."""
     workers: int | None = None
@@ -109,7 +111,7 @@ class Bench:
     def _generate(self) -> "GenerateRun":
         from csd_nerf.commands.bench_generate import GenerateRun
 
-        for flag in ("scenes", "sweep"):
+        for flag in ("scenes", "sweep", "fresh"):
             if getattr(self, flag):
                 raise ValueError(f"--{flag} has no meaning for csd bench generate: leave it out")
         self._check_run()
@@ -157,6 +159,9 @@ class Bench:
         left = sum(not store.has(cell) for cell in missing(plan.cells, store, table))
         edits, noun = len(plan.edits()), plan.subject.noun
         say(f"{edits} edits, {len(plan.cells) - edits} {noun}s and truths; {left} of these cells are to be computed")
+        known = sum(cell.key in table and not store.has(cell) for cell in plan.edits())
+        if known:
+            say(f"{known} edits are taken from the table in {self._output()}: --fresh computes them here")
         for text in plan.left_out:
             say(f"Left out: {text}")
         return plan, self._engine(), store, table
@@ -175,7 +180,7 @@ class Bench:
         from csd_nerf.bench.report import from_csv
 
         path = self._output() / f"{self._name()}.csv"
-        if not path.is_file():
+        if self.fresh or not path.is_file():
             return {}
         try:
             return from_csv(path.read_text(encoding="utf-8"), self._chosen().subject)

@@ -97,8 +97,7 @@ class GenerateRun:
             say_nothing_is_done(self.output)
             return
         table = table | self._table()  # another sitting may have written since
-        asked = {cell.key for cell in cells}
-        others = [line for key, line in table.items() if key not in asked]
+        others = report.others(table, cells, results)
         page = report.markdown(cells, results, about_this_run(results.values()))
         csv = self.output / "generate.csv"
         write_text(csv, report.to_csv(cells, results, others))

@@ -24,7 +24,8 @@ def write_report(plan: "Plan", store: "Store", table: dict[str, Any], output: Pa
     """Write what the finished cells give: `name`.csv, and the page with its sheets, or the curves of a `sweep`.
 
     `table` are the results that `output` had before. Page and pictures are of this run's cells alone: where the CSV
-    holds more, they would replace those of a wider run, and are not written.
+    holds more, they would replace those of a wider run, and are not written. Lines of the same edits that were made
+    with something else (see `report.others`) are replaced.
     """
     from csd_nerf.bench import report, sweep
     from csd_nerf.bench.about import about_this_run
@@ -37,7 +38,7 @@ def write_report(plan: "Plan", store: "Store", table: dict[str, Any], output: Pa
         return
     csv = output / f"{name}.csv"
     earlier = csv.read_text(encoding="utf-8") if csv.is_file() else ""
-    more = report.from_csv(earlier, plan.subject).keys() - {row.cell.key for row in rows}
+    more = report.others(rows, earlier, plan.subject)
     write_text(csv, report.to_csv(rows, plan.subject, earlier))
     written = [csv.name]
     if name != "sweep":
@@ -54,7 +55,7 @@ def write_report(plan: "Plan", store: "Store", table: dict[str, Any], output: Pa
         written.append("sweep.png")
     say(f"{output}: {', '.join(written)}")
     if more:
-        say_more_is_there(csv, len(more))
+        say_more_is_there(csv, more)
 
 
 def say_nothing_is_done(output: Path) -> None:

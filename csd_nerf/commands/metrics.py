@@ -166,7 +166,8 @@ class Metrics:
             _tell_pairs(before, after)
         truth = read_pictures(self.truth, "--truth", frames) if self.truth is not None else None
         check_memory([one for one in (before, after, truth) if one is not None and one.kind != "views"])
-        truth = paired(truth, after) if truth is not None else None
+        if truth is not None and set(self.metrics) != {"fid"}:  # which compares sets, of any number and size
+            truth = paired(truth, after)
         return Comparison(before, after, truth, self.source_text, self.target_text, retrieval)
 
     def _texts(self) -> tuple[str, ...]:

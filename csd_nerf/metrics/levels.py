@@ -14,5 +14,12 @@ def unit(images: Real[Tensor, "*n 3 h w"]) -> Float[Tensor, "*n 3 h w"]:
 
 
 def eight_bit(images: Real[Tensor, "*n 3 h w"]) -> UInt8[Tensor, "*n 3 h w"]:
-    """Pictures in [0, 1], cut to it, as the nearest of 256 levels; 8-bit ones as they are."""
-    return images if images.dtype == torch.uint8 else (255 * images.clamp(0, 1)).round().byte()
+    """Pictures in [0, 1], cut to it, as the nearest of 256 levels; 8-bit ones as they are.
+
+    Raises `ValueError` for what is not finite: as a level it would be black, and get a score like any other.
+    """
+    if images.dtype == torch.uint8:
+        return images
+    if not torch.isfinite(images).all():
+        raise ValueError("a picture holds numbers that are not finite: there is nothing in it to score")
+    return (255 * images.clamp(0, 1)).round().byte()

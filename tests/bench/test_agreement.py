@@ -68,7 +68,9 @@ def test_views_that_no_edit_changes_say_nothing(pictures: tuple[Tensor, Tensor])
     source, truths = pictures
     hidden = truths.clone()
     hidden[:, 0] = source[0]
-    assert view_agreement(truths[0], source, hidden, NAMES).choices == (NAMES[0],) * 3
+    found = view_agreement(truths[0], source, hidden, NAMES)
+    assert found.choices == (NAMES[0],) * 3 and len(found.shown) == 3
+    assert all(not torch.equal(hidden[0, view], source[view]) for view in found.shown)
     with pytest.raises(ValueError, match="nothing can agree"):
         view_agreement(source, source, source[None], ["red"])
 

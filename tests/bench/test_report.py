@@ -11,14 +11,14 @@ from PIL import Image
 
 from csd_nerf.bench import report, sheets, sweep
 from csd_nerf.bench.about import about_this_run
-from csd_nerf.bench.plan import Plan
+from csd_nerf.bench.plan import QUICK, Choice, Plan, make_plan
 from csd_nerf.bench.rows import rows_of
 from csd_nerf.bench.schedule import missing
 from csd_nerf.bench.store import Store
-from tests.bench.cells import add_pictures, plan_of, result, store_in
+from tests.bench.cells import HERE, TINY, add_pictures, plan_of, result, store_in
 
 ABOUT = report.About("csd bench scenes", "commit abc1234", "2026-01-02", "a machine")
-PSNR = {"unedited": 20.0, "csd-edit": 25.0, "no-svgd": 24.0, "sds": 22.0}
+PSNR = {"unedited": 20.0, "csd-edit": 25.0, "no-svgd": 24.0, "sds": 22.0, "dds": 21.0, "in2n": 23.0}
 
 
 def fill(plan: Plan, store: Store, leave_out: int = 0) -> None:
@@ -65,7 +65,7 @@ def test_the_page_says_what_was_found(tmp_path: Path):
     assert difference["sds"][0] == "-3.00 (-3.00 to -3.00)" and "csd-edit" not in difference
     hats = table(page, "Ambiguous")
     assert hats["method"][:2] == ["view agreement ↑", "colour spread ↓"] and "change outside ↓" not in hats["method"]
-    assert hats["*the true edit nearest to csd-edit*"][1:3] == ["0.020 (0.020 to 0.020)", "0.050 (0.050 to 0.050)"]
+    assert hats["*the true edit nearest to csd-edit*"][1:3] == ["0.020", "0.050"]
     assert "**ST-LPIPS**" in page and "stands in for LPIPS" in page
 
 
@@ -100,7 +100,7 @@ def test_csv_has_every_cell(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     fill(plan, store, leave_out=1)
     lines = list(csv.DictReader(io.StringIO(report.to_csv(rows_of(plan, store)))))
-    assert len(lines) == 8 and {line["method"] for line in lines} == set(PSNR)
+    assert len(lines) == 8 and {line["method"] for line in lines} == set(HERE)
     assert lines[1]["PSNR"] == "25.0" and lines[1]["colour spread"] == "" and lines[1]["text"].startswith("make it ")
     assert lines[-1]["PSNR"] == "" and lines[-1]["key"] == plan.edits()[-1].key
 
@@ -207,7 +207,7 @@ def test_a_sheet_needs_the_pictures_not_only_the_numbers(tmp_path: Path):
 def test_a_table_keeps_the_commit_of_each_line_and_one_without_is_read(tmp_path: Path):
     plan, store = plan_of(scenes=1), store_in(tmp_path)
     fill(plan, store)
-    old = "".join(line.rsplit(",", 1)[0] + "\n" for line in report.to_csv(rows_of(plan, store)).splitlines())
+    old = "".join(line.rsplit(",", 3)[0] + "\n" for line in report.to_csv(rows_of(plan, store)).splitlines())
     assert "commit" not in old.splitlines()[0]
     table = report.from_csv(old)
     assert len(table) == 8 and {result["commit"] for result in table.values()} == {""}
@@ -225,4 +225,23 @@ def test_a_table_keeps_the_commit_of_each_line_and_one_without_is_read(tmp_path:
 def test_the_page_names_the_commits_of_its_results():
     about = about_this_run([{"threads": 1, "commit": "abc1234"}, {"threads": 2, "commit": "def5678"}, {"threads": 1}])
     assert about.commits == "commits abc1234 and def5678 (of 1 cell no commit is on record)"
-    assert about.machine.endswith("1 or 2 threads a cell")
+    assert about.machine == "an unknown machine, 1 or 2 threads a cell"
+    here, there = {"machine": "x86_64", "torch": "2.11"}, {"machine": "aarch64, CUDA", "torch": "2.15"}
+    results = [{"threads": 1, **where} for where in (here, there, here)]
+    assert about_this_run(results).machine == "aarch64, CUDA, torch 2.15 and x86_64, torch 2.11, 1 thread a cell"
+
+
+def test_a_method_that_lacks_instructions_says_which_it_has(tmp_path: Path):
+    choice = Choice((1_000_000,), ("hat", "colour"), ("unedited", "csd-edit", "dds"))
+    plan, store = make_plan(choice, TINY), store_in(tmp_path)
+    fill(plan, store)
+    page = report.markdown(plan, rows_of(plan, store), ABOUT, {})
+    assert page.count("| dds (hat alone) |") == 2 and "| csd-edit |" in page
+
+
+def test_the_legend_says_what_a_method_edits_with(tmp_path: Path):
+    plan, store = make_plan(Choice((1_000_000,), ("hat",), ("csd-edit", "in2n")), QUICK), store_in(tmp_path)
+    fill(plan, store)
+    page = report.markdown(plan, rows_of(plan, store), ABOUT, {})
+    assert "guidance 4 falling to 2, noise levels 0.2 to 0.7 falling to 0.5, 24 steps of 12 views)" in page
+    assert "guidance 2, noise levels 0.02 to 0.98, 18 steps of 1 view every 3 NeRF steps)" in page

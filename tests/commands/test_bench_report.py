@@ -60,6 +60,38 @@ def test_a_narrower_run_leaves_page_and_sheets_alone(tmp_path: Path, run: Run, c
     assert (out / "scenes.md").read_text() == page and (out / f"scene_{FIRST}.png").read_bytes() != b"wide"
 
 
+def test_edits_that_were_made_with_something_else_are_replaced(
+    tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+):
+    """Such as in another precision, with which a table came."""
+    out = tmp_path / "out"
+    assert run(FIRST, SECOND) == 0
+    page, table = (out / "scenes.md").read_text(), (out / "scenes.csv").read_text()
+    other = table
+    for cell in plan_of(scenes=2).edits():
+        other = other.replace(cell.key, cell.key[::-1])
+    (out / "scenes.csv").write_text(other)
+    (out / "scenes.md").write_text("old")
+    assert run(FIRST) == 0
+    assert "scenes.csv also holds 8 finished lines" in capsys.readouterr().err, "those of the other scene"
+    assert (out / "scenes.md").read_text() == "old"
+    assert run(FIRST, SECOND) == 0
+    assert (out / "scenes.csv").read_text() == table and (out / "scenes.md").read_text() == page
+
+
+def test_what_a_table_has_is_computed_again_if_asked_for(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    assert run(FIRST) == 0
+    asked: list[int] = []
+    monkeypatch.setattr("csd_nerf.commands.bench.sit", lambda cells, *_: asked.append(len(cells)) or 0)
+    elsewhere = ["bench", "scenes", "--quick", "--instructions", "recolour", "hat", "--scenes", str(FIRST)]
+    elsewhere += ["--methods", *HERE, "--output", str(tmp_path / "out"), "--work", str(tmp_path / "new")]
+    assert main(elsewhere) == 0 and main([*elsewhere, "--fresh"]) == 0
+    assert asked == [0, len(plan_of(scenes=1).cells)]
+    assert capsys.readouterr().err.count("8 edits are taken from the table in") == 1
+
+
 def test_a_truth_that_was_deleted_costs_no_report(tmp_path: Path, run: Run):
     out, sheet = tmp_path / "out", tmp_path / f"out/scene_{FIRST}.png"
     assert run(FIRST) == 0
