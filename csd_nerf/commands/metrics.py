@@ -29,7 +29,8 @@ class Metrics:
     frames: str = ""
     """A:B:S, as Python slices: those of BEFORE, AFTER and --truth alike, of videos and folders; default: all."""
     load_config: tuple[Path, ...] = ()
-    """config.yml of a csd-edit run, which keeps the scene before its edit; or of two runs, before and after."""
+    """config.yml of a csd-edit run, which keeps the scene before its edit; or of two nerfstudio runs on the same
+    photos, before and after."""
     views: Literal["auto", "held-out", "training"] = "auto"
     """Views of a run; auto: those that training never saw, where there are any."""
     metrics: tuple[str, ...] = ("auto",)
@@ -39,7 +40,7 @@ class Metrics:
     target_text: str | None = None
     """Describes the pictures after the edit (it is not the instruction)."""
     truth: Path | None = None
-    """What the pictures should have become, for PSNR, SSIM, LPIPS, and FID."""
+    """What the pictures should have become, for PSNR, SSIM, LPIPS, and FID; for FID alone a set of any number."""
     clip: str | None = None
     """A model of open_clip; default: ViT-bigG-14 as in the paper (10 GB, downloaded at its first use)."""
     clip_weights: str | None = None

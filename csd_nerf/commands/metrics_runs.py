@@ -4,17 +4,18 @@ import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import yaml
 
 from csd_nerf.metrics.pictures import Loaded, Pictures
 from csd_nerf.metrics.warp import PinholeViews, nearest_views
-from csd_nerf.scenes import SceneError, load_scene
+from csd_nerf.scenes import SceneError
+from csd_nerf.scenes.rendering import load_run
 
 if TYPE_CHECKING:
-    from csd_nerf.scenes.edit_pipeline import EditPipeline
+    from nerfstudio.pipelines.base_pipeline import Pipeline
 
 Which = Literal["auto", "held-out", "training"]
 
@@ -24,7 +25,8 @@ def read_runs(
 ) -> tuple[Pictures, Pictures]:
     """The scene before and after the edit, rendered when the pictures are first asked for.
 
-    One config.yml is that of an edit, which keeps the scene before its first edit; two are of two runs. Views are
+    One config.yml is that of an edit, which keeps the scene before its first edit; two are of any two runs of
+    nerfstudio's methods that learn from photos, such as nerfacto before and csd-edit after. Views are
     those that training never saw, or the training views where there are none or `which` says so. Lens distortion is
     left out, so that a point is where the pinhole model says. Raises `ValueError` that names --load-config or --views.
     """
@@ -32,7 +34,7 @@ def read_runs(
         raise ValueError(f"--load-config takes one run or two, before and after the edit; {len(configs)} are given")
     for path in configs:
         if not path.is_file():
-            raise ValueError(f"--load-config {path} is no file: give the config.yml of a csd-edit run")
+            raise ValueError(f"--load-config {path} is no file: give the config.yml of a run of ns-train")
     if len(configs) == 2:
         before, after = (_open(path, None, which, on_view, "") for path in configs)
     else:
@@ -59,7 +61,7 @@ def _open(
     source = f"--load-config {config}{when}"
     try:
         with contextlib.redirect_stdout(sys.stderr):  # standard output is the table's
-            pipeline = load_scene(config, checkpoint)
+            pipeline = load_run(config, checkpoint)
     except SceneError as error:
         raise ValueError(f"{source}: {str(error).removeprefix('csd_nerf: ')}") from error
     except (yaml.YAMLError, AssertionError, OSError) as error:  # nerfstudio asserts that the data is there
@@ -67,10 +69,13 @@ def _open(
     return _views(pipeline, which, source, on_view)
 
 
-def _views(pipeline: "EditPipeline", which: Which, source: str, on_view: Callable[[int, int], None]) -> Pictures:
+def _views(pipeline: "Pipeline", which: Which, source: str, on_view: Callable[[int, int], None]) -> Pictures:
     from csd_nerf.scenes.rendering import CameraType, render_cameras
 
-    seen, data = pipeline.datamanager.train_dataset, pipeline.datamanager.eval_dataset
+    manager: Any = pipeline.datamanager
+    seen, data = getattr(manager, "train_dataset", None), getattr(manager, "eval_dataset", None)
+    if seen is None:
+        raise ValueError(f"{source} learned from no photos, so that it has no views to compare: give runs on a scene")
     known = set(seen.image_filenames)
     held_out = [i for i, name in enumerate(data.image_filenames) if name not in known] if data else []
     if which == "held-out" and not held_out:
@@ -94,7 +99,7 @@ def _views(pipeline: "EditPipeline", which: Which, source: str, on_view: Callabl
     notes.append("the cameras' lens distortion is left out" if distorted else "")
 
     def load() -> Loaded:
-        scale = float(pipeline.datamanager.train_dataparser_outputs.dataparser_scale)
+        scale = float(manager.train_dataparser_outputs.dataparser_scale)
         rendered = []
         for i in range(count):
             rendered.append(render_cameras(pipeline, cameras[i : i + 1]))

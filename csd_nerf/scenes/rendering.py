@@ -1,17 +1,21 @@
 """Pictures of a trained scene from given cameras, before or after its edit."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.pipelines.base_pipeline import Pipeline
 from torch import Tensor
 
 from csd_nerf.scenes.checkpoints import find_checkpoint, read_checkpoint
 from csd_nerf.scenes.edit_pipeline import EditPipeline
-from csd_nerf.scenes.edit_trainer import EditTrainer, EditTrainerConfig
+from csd_nerf.scenes.edit_trainer import EditTrainer
 from csd_nerf.scenes.errors import SceneError
 
 
@@ -36,21 +40,33 @@ class Pinhole:
 
 
 def load_scene(config_path: Path, checkpoint: Path | None = None) -> EditPipeline:
-    """The pipeline of a run, ready to render; neither prior nor pictures are loaded.
+    """The pipeline of a csd-edit run, see `load_run`; its `scene` folder has the scene before the edit.
 
-    `checkpoint` is a file or a folder of checkpoints: the run's newest one if None, or its `scene` folder for the scene
-    before the edit.
+    Raises `SceneError` for another method's run.
+    """
+    pipeline = load_run(config_path, checkpoint)
+    if not isinstance(pipeline, EditPipeline):
+        raise SceneError(f"{config_path} is not the config.yml of a csd-edit run: give that of one.")
+    return pipeline
+
+
+def load_run(config_path: Path, checkpoint: Path | None = None) -> Pipeline:
+    """The pipeline of a nerfstudio run, ready to render; neither prior nor pictures are loaded.
+
+    `checkpoint` is a file or a folder of checkpoints; the run's newest one if None. Raises `SceneError` for anything
+    but the config.yml of a nerfstudio run, and for a checkpoint that cannot be read.
     """
     config = yaml.load(Path(config_path).read_text(), Loader=yaml.Loader)
-    if not isinstance(config, EditTrainerConfig):
-        raise SceneError(f"{config_path} is not the config.yml of a csd-edit run.")
+    if not isinstance(config, TrainerConfig):
+        raise SceneError(f"{config_path} is not the config.yml of a nerfstudio run: ns-train writes one for each.")
     if checkpoint is None:
         checkpoint = Path(config_path).parent / config.relative_model_dir
     path = find_checkpoint(checkpoint) if checkpoint.is_dir() else checkpoint
     device = "cuda" if config.machine.device_type == "cuda" and torch.cuda.is_available() else "cpu"
     pipeline = config.pipeline.setup(device=device, test_mode="inference")
     loaded = read_checkpoint(path)
-    pipeline.method, pipeline.checkpoint_path = str(config.method_name), path
+    if isinstance(pipeline, EditPipeline):
+        pipeline.method, pipeline.checkpoint_path = str(config.method_name), path
     pipeline.load_pipeline(loaded["pipeline"], loaded["step"])
     pipeline.eval()
     return pipeline
@@ -89,12 +105,13 @@ def render_views(
     return render_cameras(pipeline, cameras)
 
 
-def render_cameras(pipeline: EditPipeline, cameras: Cameras) -> RenderedViews:
+def render_cameras(pipeline: Pipeline, cameras: Cameras) -> RenderedViews:
     """Render nerfstudio cameras of one size, in the world that the data parser made."""
     cameras = cameras.to(pipeline.device)
-    scale = float(pipeline.datamanager.train_dataparser_outputs.dataparser_scale)
+    data: Any = pipeline.datamanager
+    scale = float(data.train_dataparser_outputs.dataparser_scale)
     images, depths = [], []
-    with pipeline.undisturbed():
+    with pipeline.undisturbed() if isinstance(pipeline, EditPipeline) else nullcontext():
         pipeline.eval()
         for index in range(len(cameras.camera_to_worlds)):
             rendered = pipeline.model.get_outputs_for_camera(cameras[index : index + 1])

@@ -116,6 +116,17 @@ def test_fid_through_a_file(here: Path) -> None:
     assert line["note"] == "TorchScript tiny.pt, 3 against 3 pictures"
 
 
+def test_fid_against_a_set_of_any_number_and_size(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as all photos of cats; what compares pictures one by one wants as many, of one size."""
+    save_mean_colours(here / "tiny.pt")
+    save(Path("reference"), 0.5 * torch.ones(5, 3, 24, 30))
+    flags = ["metrics", "before", "after", "--truth", "reference", "--inception", "tiny.pt", "--json", "o.json"]
+    assert main([*flags, "--metrics", "fid"]) == 0
+    (score,) = json.loads(Path("o.json").read_text())["scores"]
+    assert score["of"] == "after to truth" and score["note"] == "TorchScript tiny.pt, 3 against 5 pictures"
+    assert main([*flags, "--metrics", "fid", "psnr"]) == 2 and "give as many" in said(capsys)
+
+
 def nothing() -> None: ...
 
 
@@ -173,7 +184,11 @@ def write(name: str, text: str) -> Callable[[], object]:
         (["--load-config", "no.yml"], nothing, "--load-config no.yml is no file"),
         (["--load-config", "a", "b", "c"], nothing, "--load-config takes one run or two"),
         (["--load-config", "a.yml"], write("a.yml", "x: 1"), "scene, the scene before the edit, is missing"),
-        (["--load-config", "a.yml", "a.yml"], write("a.yml", "x: 1"), "a.yml is not the config.yml of a csd-edit run"),
+        (
+            ["--load-config", "a.yml", "a.yml"],
+            write("a.yml", "x: 1"),
+            "a.yml is not the config.yml of a nerfstudio run",
+        ),
         (["--load-config", "a.yml", "a.yml"], write("a.yml", "x: [1"), "a.yml cannot be loaded"),
     ],
 )

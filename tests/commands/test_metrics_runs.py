@@ -1,11 +1,17 @@
 """The views of runs: what a depth is, where the cameras are, which views are shown."""
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from nerfstudio.configs.method_configs import method_configs
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManagerConfig
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
+from nerfstudio.pipelines.base_pipeline import VanillaPipelineConfig
 from torch import Tensor
 
 from csd_nerf.cli import main
@@ -13,9 +19,11 @@ from csd_nerf.commands.metrics_runs import _views, read_runs
 from csd_nerf.images.writing import to_pil
 from csd_nerf.metrics import warp_error_3d
 from csd_nerf.metrics.pictures import Pictures
-from csd_nerf.scenes import Pinhole, load_scene, render_views
+from csd_nerf.scenes import Pinhole, SceneError, load_scene, render_views
+from csd_nerf.scenes.edit_config import lite_config
 from csd_nerf.scenes.edit_pipeline import EditPipeline
 from csd_nerf.scenes.run import EditRun
+from csd_nerf.scenes.terminal import own_writers
 from tests.conftest import make_tiny_scene
 from tests.scenes.edit_fixtures import tiny_run
 
@@ -62,6 +70,31 @@ def ground(run: EditRun, monkeypatch: pytest.MonkeyPatch) -> Iterator[EditPipeli
     monkeypatch.setattr(model.proposal_sampler, "num_proposal_samples_per_ray", (256,))
     monkeypatch.setattr(model.proposal_sampler, "num_nerf_samples_per_ray", 128)
     yield pipeline
+
+
+def test_a_run_of_nerfstudios_own_method_is_compared_with_its_edit(run: EditRun, tmp_path: Path):
+    """As the paper works: nerfacto first, csd-edit on it; here both on the same photos."""
+    config: Any = copy.deepcopy(method_configs["nerfacto"])
+    data = json.loads((run.folder / "edits/edits.json").read_text())["data"]
+    photos = NerfstudioDataParserConfig(data=Path(data))
+    config.pipeline = VanillaPipelineConfig(
+        datamanager=VanillaDataManagerConfig(dataparser=photos, train_num_rays_per_batch=64),
+        model=lite_config().pipeline.model,
+    )
+    config.data, config.output_dir, config.timestamp, config.vis = Path(data), tmp_path, "now", "none"
+    config.max_num_iterations, config.machine.device_type, config.mixed_precision = 2, "cpu", False
+    config.optimizers.pop("camera_opt")
+    config.save_config()
+    trainer = config.setup(local_rank=0, world_size=1)
+    with own_writers():
+        trainer.setup()
+        trainer.train()
+    before, after = read_runs([trainer.base_dir / "config.yml", run.config_path])
+    assert before.names == after.names and before.kind == "views" and before.size == (40, 40)
+    geometry = before.loaded.views
+    assert geometry is not None and torch.isfinite(before.images).all() and (geometry.depths > 0).all()
+    with pytest.raises(SceneError, match="is not the config.yml of a csd-edit run"):
+        load_scene(trainer.base_dir / "config.yml")
 
 
 def test_a_rendered_depth_is_the_distance_along_the_ray(ground: EditPipeline):

@@ -26,6 +26,9 @@ def test_levels_and_values():
     outside = torch.tensor([-0.1, 1.01, 0.5]).reshape(1, 1, 3).expand(3, -1, -1)
     assert eight_bit(outside)[0, 0].tolist() == [0, 255, 128]
     assert unit(outside) is outside and eight_bit(every) is every
+    for value in (torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="not finite"):
+            eight_bit(torch.full((3, 2, 2), value))
 
 
 @pytest.mark.parametrize(

@@ -95,5 +95,5 @@ def test_views_rendered_together_are_those_rendered_alone(
 
 def test_a_config_of_another_method_is_refused(tmp_path: Path):
     (tmp_path / "config.yml").write_text("a: 1\n")
-    with pytest.raises(SceneError, match="is not the config.yml of a csd-edit run"):
+    with pytest.raises(SceneError, match="is not the config.yml of a nerfstudio run"):
         load_scene(tmp_path / "config.yml")
