@@ -124,7 +124,7 @@ def test_fid_against_a_set_of_any_number_and_size(here: Path, capsys: pytest.Cap
     assert main([*flags, "--metrics", "fid"]) == 0
     (score,) = json.loads(Path("o.json").read_text())["scores"]
     assert score["of"] == "after to truth" and score["note"] == "TorchScript tiny.pt, 3 against 5 pictures"
-    assert main([*flags, "--metrics", "fid", "psnr"]) == 2 and "give as many" in said(capsys)
+    assert main([*flags, "--metrics", "fid", "psnr"]) == 2 and "bring them to one size" in said(capsys)
 
 
 def nothing() -> None: ...
