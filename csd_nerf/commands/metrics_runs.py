@@ -15,7 +15,7 @@ from csd_nerf.scenes import SceneError
 from csd_nerf.scenes.rendering import load_run
 
 if TYPE_CHECKING:
-    from nerfstudio.pipelines.base_pipeline import Pipeline
+    from csd_nerf.scenes.rendering import Pipeline
 
 Which = Literal["auto", "held-out", "training"]
 
