@@ -184,10 +184,16 @@ def _settings(method: str, rows: Sequence[Row]) -> str:
 
 
 def _legend(rows: Sequence[Row], subject: Subject) -> list[str]:
-    def measured(name: str | None) -> bool:
-        return name is None or any(row.value(name) is not None for row in rows)
+    def cells(name: str) -> int:
+        return sum(row.value(name) is not None for row in rows)
 
-    return [note.text for note in subject.legend if measured(note.measure)]
+    lines = [note.text for note in subject.legend if note.measure is None or cells(note.measure)]
+    first, second = cells("LPIPS"), cells("ST-LPIPS")
+    if first and second:  # machines that could have LPIPS's network, and others
+        lines.append(
+            f"- LPIPS is of {first} cells and ST-LPIPS of {second} others: their means are of different edits."
+        )
+    return lines
 
 
 def to_csv(rows: Sequence[Row], subject: Subject = SCENES, earlier: str = "") -> str:

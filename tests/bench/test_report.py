@@ -239,6 +239,17 @@ def test_a_method_that_lacks_instructions_says_which_it_has(tmp_path: Path):
     assert page.count("| dds (hat alone) |") == 2 and "| csd-edit |" in page
 
 
+def test_two_perceptual_distances_in_one_table_are_told_apart(tmp_path: Path):
+    plan, store = plan_of(scenes=1), store_in(tmp_path)
+    fill(plan, store)
+    assert "others: their means" not in report.markdown(plan, rows_of(plan, store), ABOUT, {})
+    elsewhere = store_in(tmp_path / "elsewhere")
+    for index, cell in enumerate(plan.edits()):
+        elsewhere.keep(cell, result(**{"PSNR": 20.0, "LPIPS" if index < 3 else "ST-LPIPS": 0.5}))
+    page = report.markdown(plan, rows_of(plan, elsewhere), ABOUT, {})
+    assert "LPIPS is of 3 cells and ST-LPIPS of 5 others" in page
+
+
 def test_the_legend_says_what_a_method_edits_with(tmp_path: Path):
     plan, store = make_plan(Choice((1_000_000,), ("hat",), ("csd-edit", "in2n")), QUICK), store_in(tmp_path)
     fill(plan, store)
