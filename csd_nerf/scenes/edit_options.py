@@ -78,6 +78,10 @@ class EditPipelineConfig(VanillaPipelineConfig):
     """Steps between two decays."""
     t_min: float | None = None
     """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2; in2n 0.02; ip2p has none)."""
+    t_min_first: float | None = None
+    """Lowest noise level of the first round of a prompt, from which it falls evenly to `t_min` until round
+    `t_max_rounds`: low levels see what the photo shows and hold views to it. None: `t_min` in all rounds (the paper),
+    as always with ip2p and in2n."""
     t_max: float | None = None
     """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; csd-edit-lite 0.7; in2n 0.98; ip2p
     has none)."""
@@ -93,7 +97,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
     decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper), as it
     always does with ip2p and in2n."""
     t_max_rounds: int = 4
-    """Rounds in which highest noise level and guidance fall. A new prompt begins at `t_max` again."""
+    """Rounds in which noise levels and guidance fall. A new prompt begins at `t_max` again."""
     guidance_first: float = 1.0
     """Factor of the guidance scale in the first round of a prompt, which falls evenly to 1 until round `t_max_rounds`:
     first rounds must leave what the photo shows. 1, and always with ip2p and in2n: none, as in the paper."""
@@ -194,12 +198,14 @@ class EditPipelineConfig(VanillaPipelineConfig):
             return settings
         fallen = min(1.0, rounds / (self.t_max_rounds - 1)) if self.t_max_rounds > 1 else 1.0
         factor = self.guidance_first + fallen * (1 - self.guidance_first)
-        settings = replace(settings, guidance_scale=chosen.guidance_scale * factor)
-        if self.t_max_end is None:
-            return settings
-        start = settings.resolved().t_max
-        assert start is not None
-        return replace(settings, t_max=start + fallen * (self.t_max_end - start))
+        full = settings.resolved()
+        assert full.t_min is not None and full.t_max is not None
+        return replace(
+            settings,
+            guidance_scale=chosen.guidance_scale * factor,
+            t_min=settings.t_min if self.t_min_first is None else _between(self.t_min_first, full.t_min, fallen),
+            t_max=settings.t_max if self.t_max_end is None else _between(full.t_max, self.t_max_end, fallen),
+        )
 
     def _t_max(self) -> float | None:
         """The flag's, else the method's, else None: the editor's or the preset's."""
@@ -212,7 +218,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(
                 '--pipeline.prompt is empty: say what to change, such as --pipeline.prompt "make it snow".'
             )
-        as_given = replace(self, t_max_end=None, guidance_first=1.0).settings()
+        as_given = replace(self, t_max_end=None, t_min_first=None, guidance_first=1.0).settings()
         try:
             as_given.validate()
         except ValueError as error:
@@ -223,6 +229,12 @@ class EditPipelineConfig(VanillaPipelineConfig):
         if end is not None and not start.t_min <= end <= start.t_max:
             raise SceneError(
                 f"--pipeline.t-max-end {end}: give a noise level from --pipeline.t-min {start.t_min} to "
+                f"--pipeline.t-max {start.t_max}."
+            )
+        first = None if start.parts.samples else self.t_min_first
+        if first is not None and not start.t_min <= first <= start.t_max:
+            raise SceneError(
+                f"--pipeline.t-min-first {first}: give a noise level from --pipeline.t-min {start.t_min} to "
                 f"--pipeline.t-max {start.t_max}."
             )
         if not self.guidance_first >= 1:
@@ -271,3 +283,7 @@ def renamed(message: str, rename: Callable[[str], str | None]) -> str:
         return match[0] if name is None else f"{name} "
 
     return re.sub(r"\b([a-z_]+)=(?=\S)", word, message)
+
+
+def _between(start: float, end: float, share: float) -> float:
+    return start + share * (end - start)

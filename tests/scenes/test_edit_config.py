@@ -80,6 +80,15 @@ def test_the_highest_noise_level_falls_evenly_over_the_rounds_of_a_prompt():
     assert EditPipelineConfig(t_max_end=0.4, t_max_rounds=1).settings().t_max == 0.4
 
 
+def test_the_lowest_noise_level_falls_evenly_too():
+    options = EditPipelineConfig(t_min=0.2, t_min_first=0.5, t_max=0.7, t_max_end=0.5, t_max_rounds=4)
+    used = [options.settings(rounds=rounds) for rounds in range(6)]
+    assert [one.t_min for one in used] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.2, 0.2])
+    assert [one.t_max for one in used] == pytest.approx([0.7, 0.7 - 0.2 / 3, 0.7 - 0.4 / 3, 0.5, 0.5, 0.5])
+    assert EditPipelineConfig(t_min_first=0.4, t_max_rounds=2).settings(rounds=1).t_min == 0.2, "to the preset's"
+    assert EditPipelineConfig(editor="in2n", t_min_first=0.4).settings().t_min is None
+
+
 def test_the_guidance_of_the_first_round_falls_evenly_to_that_which_was_asked_for():
     options = EditPipelineConfig(guidance_scale=3.0, guidance_first=2.0, t_max_rounds=4)
     scales = [options.settings(rounds=rounds).guidance_scale for rounds in range(6)]
