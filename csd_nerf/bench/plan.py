@@ -22,7 +22,10 @@ CELL_FORMAT = 3
 
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-_ADDRESS_OR_UNRELATED = r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*|, text_t_(min|max)=None|, t_min_first=None|, guidance_first=1\.0(?=[,)])"
+_ADDRESS_OR_UNRELATED = (
+    r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*"
+    r"|, text_t_(min|max)=None|, t_min_first=None|, guidance_first=1\.0(?=[,)])"
+)
 """What in the text of a configuration decides no result."""
 
 
