@@ -62,6 +62,13 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
         )
         for end in (2.0, 1.0)
     },
+    **{
+        f"csd-edit guidance 4 to 2 keeping 0.1, from {first:g} to 0.2": (
+            "csd-edit",
+            {**LEVELS, "guidance_scale": 2.0, "guidance_first": 2.0, "keep_detail": 0.1, "t_min_first": first},
+        )
+        for first in (0.35, 0.5)
+    },
     "csd-edit guidance 4 to 1, 0.7 to 0.5": (
         "csd-edit",
         {**LEVELS, "guidance_scale": 1.0, "guidance_first": 4.0},
