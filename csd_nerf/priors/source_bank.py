@@ -115,8 +115,8 @@ class SourceBank:
         for _, size, path in files:
             if self._size <= _ROOM * self._limit:
                 break
-            _remove(path)
-            self._size -= size
+            if _remove(path):
+                self._size -= size
 
 
 @runtime_checkable
@@ -144,10 +144,13 @@ def open_bank(folder: Path | None, prior: ImagePrior, gigabytes: float) -> Sourc
     return SourceBank(folder, prior.fingerprint(), limit=int(gigabytes * 1e9))
 
 
-def _remove(path: Path) -> None:
-    """Remove a file, unless the folder does not let us: a disk that fails ends no edit."""
-    with suppress(OSError):
+def _remove(path: Path) -> bool:
+    """Remove a file; False where the folder does not let us: a disk that fails ends no edit."""
+    try:
         path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 def _pack(answers: Answers, key: str) -> bytes:

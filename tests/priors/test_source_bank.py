@@ -132,7 +132,10 @@ def test_a_folder_of_somebody_else_is_read_and_left_as_it_is(
     monkeypatch.setattr(Path, "unlink", forbidden)
     found = bank.read(KEY)
     assert found is not None and torch.equal(found[0], answer) and not caplog.text
-    [path] = tmp_path.rglob("*.safetensors")
+    small = SourceBank(tmp_path, b"f", limit=2000)
+    small.write(OTHER, [answer])
+    assert small._size > 2000 and len(list(tmp_path.rglob("*.safetensors"))) == 2, "what stays is counted"
+    path = bank._path(KEY)
     path.write_bytes(b"damaged")
     assert bank.read(KEY) is None and "damaged" in caplog.text and path.exists()
     monkeypatch.setattr(Path, "read_bytes", forbidden)
