@@ -24,6 +24,7 @@ import torch
 from benchmarks.kernel import study_scenes
 from csd_nerf.bench.checkout import commit
 from csd_nerf.bench.compute import compute
+from csd_nerf.bench.effective import digest
 from csd_nerf.bench.plan import FULL, Cell, Choice, make_plan, weights_hash
 from csd_nerf.bench.statistics import bootstrap
 from csd_nerf.bench.store import Store
@@ -90,13 +91,16 @@ def cells(
     plan = make_plan(Choice(scenes, names, methods, precision=precision), FULL)
     edits = {
         label: [
-            replace(cell, spec={**cell.spec, "settings": {**cell.spec["settings"], **VARIANTS[label][1]}})
-            for cell in plan.edits()
-            if cell.spec["method"] == VARIANTS[label][0]
+            _changed(cell, VARIANTS[label][1]) for cell in plan.edits() if cell.spec["method"] == VARIANTS[label][0]
         ]
         for label in variants
     }
     return [cell for cell in plan.cells if cell.kind != "edit"], edits
+
+
+def _changed(cell: Cell, changes: Mapping[str, Any]) -> Cell:
+    settings = {**cell.spec["settings"], **changes}
+    return replace(cell, spec={**cell.spec, "settings": settings, "preset": digest(settings)})
 
 
 def fill(folder: Path, cell: Cell, needed: list[Cell]) -> str:

@@ -260,9 +260,13 @@ def configuration_hash(pipeline: Any, optimizers: Any) -> str:
 
 def check_machine(spec: Mapping[str, Any], where: Mapping[str, Any]) -> None:
     """Raise `RuntimeError` where a cell would not become what its key says: other defaults, or another prior."""
-    for name, here in (("configuration", _configuration), ("prior", lambda: weights_hash(where["prior"]))):
+    for name, here in (
+        ("configuration", _configuration),
+        ("preset", lambda: effective.digest(spec["settings"])),
+        ("prior", lambda: weights_hash(where["prior"])),
+    ):
         if name in spec and spec[name] != here():
-            what = "another version of csd_nerf" if name == "configuration" else f"other weights of {where['prior']}"
+            what = f"other weights of {where['prior']}" if name == "prior" else "another version of csd_nerf"
             raise RuntimeError(
                 f"this machine ({platform.node()}) has {what} than the one that plans the cells: with --engine ray all "
                 "machines need the same"

@@ -199,7 +199,8 @@ def test_a_point_of_a_sweep_has_its_guidance_in_every_round():
 def test_a_machine_of_another_version_or_prior_computes_nothing():
     cell = next(cell for cell in plan_of(scenes=1).edits() if cell.spec["method"] == "csd-edit")
     check_machine(cell.spec, cell.where)
-    for name, said in (("configuration", "another version of csd_nerf"), ("prior", "other weights of toy")):
+    version = "another version of csd_nerf"
+    for name, said in (("configuration", version), ("preset", version), ("prior", "other weights of toy")):
         with pytest.raises(RuntimeError, match=f"{said}.*--engine ray"):
             compute({**cell.spec, name: "other"}, cell.where, ())
 
