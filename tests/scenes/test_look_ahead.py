@@ -130,3 +130,34 @@ def test_a_bank_that_cannot_be_opened_is_told_before_any_step(tiny_scene: Path, 
         run_with(tiny_scene, tmp_path / "run", tmp_path / "file" / "bank")
     with pytest.raises(SceneError, match="--pipeline.source-bank: a limit of 0.0 GB: give more than 0"):
         run_with(tiny_scene, tmp_path / "other", tmp_path / "bank", source_bank_gigabytes=0.0)
+
+
+def test_looking_ahead_ends_with_the_run_whatever_ends_that(
+    tiny_scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its thread would go on using networks that somebody else uses next."""
+    prior, threads = NegativePrior(), []
+
+    def interrupted(trainer: Any) -> None:
+        trainer.session.phase = "edit"
+        trainer.editor.look_ahead(trainer.edit_steps)
+        threads.append(trainer.editor._ahead._thread)
+        raise KeyboardInterrupt
+
+    with own_writers():
+        trainer = make_trainer(tiny_scene, tmp_path, prior)
+        trainer.editor.bank, trainer.editor.ahead = MemoryBank(prior.fingerprint()), True
+        monkeypatch.setattr("csd_nerf.scenes.scene_trainer.SceneTrainer.train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train()
+    assert len(threads) == 1 and not threads[0].is_alive() and trainer.editor._ahead._thread is None
+
+
+def test_several_processes_are_not_paused(tiny_scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with own_writers():
+        trainer = make_trainer(tiny_scene, tmp_path, NegativePrior())
+    trainer.training_state = "paused"
+    assert trainer.training_state == "paused", "one may be"
+    trainer.training_state, trainer._processes = "training", 2
+    trainer.training_state = "paused"
+    assert trainer.training_state == "training" and "cannot be paused" in "".join(capsys.readouterr())
