@@ -9,7 +9,7 @@ def gains_from_bfloat16(info: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether products of bfloat16 matrices are quicker than float32's on this CPU; elsewhere they are slower.
 
     So it is with AMX, ARM's BF16 and AMD's AVX-512 BF16. With Intel's AVX-512 BF16 but no AMX, as virtual machines show
-    it, a step with the toy prior takes 1.3 to 1.5 times as long as in float32 (README, Speed).
+    it, a step with the toy prior takes 1.3 to 1.5 times as long as in float32 (benchmarks/results/speed_study.md).
     """
     try:
         lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
