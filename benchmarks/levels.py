@@ -1,6 +1,6 @@
 """Which noise levels and guidance make CSD-Edit's scenes agree? The whole loop, with the NeRF, as `csd bench scenes`.
 
-    python -m benchmarks.levels FOLDER [--workers 2] [--scenes 4] [--variants ...]
+    python -m benchmarks.levels FOLDER [--workers 2] [--scenes 1000003 ...] [--variants ...]
 
 Ambiguous instructions, and three that are not, on scenes that no table of results is made of, at the full budget: what
 is chosen here is judged there. FOLDER keeps what is done. The table has that and what was in the results folder's
@@ -117,13 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--scenes", type=int, default=4)
+    parser.add_argument("--scenes", nargs="+", type=int, choices=study_scenes(), default=list(study_scenes()[:4]))
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--instructions", nargs="+", choices=INSTRUCTIONS, default=list(INSTRUCTIONS))
     parser.add_argument("--results", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    needed, edits = cells(study_scenes()[: asked.scenes], asked.variants, tuple(asked.instructions), asked.precision)
+    needed, edits = cells(tuple(asked.scenes), asked.variants, tuple(asked.instructions), asked.precision)
     by_key = {cell.key: cell for cell in needed}
     with ProcessPoolExecutor(asked.workers) as pool:
         for group in (needed, [cell for label in asked.variants for cell in edits[label]]):
