@@ -4,7 +4,7 @@
 
 Ambiguous instructions, and three that are not, on scenes that no table of results is made of, at the full budget: what
 is chosen here is judged there. FOLDER keeps what is done. The table has that and what was in the results folder's
-levels.json before; it is printed, and its numbers go there.
+levels.json before (levels_fp32.json in that precision); it is printed, and its numbers go there.
 """
 
 import argparse
@@ -31,8 +31,9 @@ from csd_nerf.bench.store import Store
 
 RESULTS = Path(__file__).parent / "results"
 INSTRUCTIONS = ("hat", "colour", "recolour", "snow", "night")
-LEVELS = {"t_max": 0.7, "t_max_end": 0.5, "guidance_first": 1.0, "keep_detail": 0.0}
+LEVELS = {"t_min_first": None, "t_max": 0.7, "t_max_end": 0.5, "guidance_first": 1.0, "keep_detail": 0.0}
 """Of csd-edit-lite when this was asked."""
+KEEPING = {**LEVELS, "guidance_scale": 2.0, "guidance_first": 2.0, "keep_detail": 0.1}
 VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     "csd-edit": ("csd-edit", LEVELS),
     "random-noise": ("random-noise", LEVELS),
@@ -64,11 +65,8 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
         for end in (2.0, 1.0)
     },
     **{
-        f"csd-edit guidance 4 to 2 keeping 0.1, from {first:g} to 0.2": (
-            "csd-edit",
-            {**LEVELS, "guidance_scale": 2.0, "guidance_first": 2.0, "keep_detail": 0.1, "t_min_first": first},
-        )
-        for first in (0.35, 0.5)
+        f"csd-edit guidance 4 to 2 keeping 0.1{told}": ("csd-edit", {**KEEPING, "t_min_first": 0.5, "t_max": highest})
+        for told, highest in ((", 0.5 to 0.98 first", 0.98), (", 0.5 to 0.7 first", 0.7))
     },
     "csd-edit guidance 4 to 1, 0.7 to 0.5": (
         "csd-edit",
@@ -80,6 +78,11 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
     ),
     "csd-edit image guidance 1": ("csd-edit", {**LEVELS, "image_guidance_scale": 1.0}),
 }
+VARIANTS = {
+    label + ", by pass" * (method != "in2n"): (method, changes) for label, (method, changes) in VARIANTS.items()
+}
+"""Levels and guidance fall with each pass over the views. They fell with each round until commit d0686d9, as rows of
+the results without these words have it."""
 COLUMNS = ("view agreement", "views edited", "PSNR", "warp error", "edit strength", "change outside")
 
 
@@ -135,7 +138,8 @@ def main() -> None:
 
 def report(folder: Path, precision: Any, results: Path) -> None:
     """The table of all that is in the folder, and of what the results have from before with the same prior."""
-    store, rows, written = Store(folder), {}, results / "levels.json"
+    name = "levels.json" if precision == "bf16" else f"levels_{precision}.json"
+    store, rows, written = Store(folder), {}, results / name
     about: dict[str, Any] = {"prior": weights_hash("toy"), "precision": precision}
     now = {"commit": commit(), "date": date.today().isoformat(), "torch": torch.__version__}
     if written.is_file():

@@ -1,4 +1,4 @@
-"""What a method of the benchmark of scenes edits with, once preset, editor and rounds have had their say."""
+"""What a method of the benchmark of scenes edits with, once preset, editor and passes have had their say."""
 
 import hashlib
 from collections.abc import Mapping
@@ -6,18 +6,25 @@ from typing import Any
 
 from csd_nerf.distill.presets import EditSettings
 
+OF = (
+    *("guidance_scale", "image_guidance_scale", "guidance_first", "lr", "lr_decay", "lr_decay_every"),
+    *("t_min", "t_min_first", "t_max", "method_t_max", "t_max_end", "text_t_min", "text_t_max"),
+    *("preset", "kernel", "baseline", "mixing", "keep_detail"),
+)
+"""Flags of a scene's edits that decide nothing else than what `digest` is of. Those that are its rhythm, `t_max_passes`
+among them, belong to a method's settings where they matter."""
 _LATER = 1000
-"""A round after which nothing falls any more."""
+"""A pass after which nothing falls any more."""
 
 
 def effective(settings: Mapping[str, Any]) -> tuple[EditSettings, EditSettings]:
-    """The editor's settings in the first round and in later ones, of csd-edit-lite with these changes."""
+    """The editor's settings in the first pass and in later ones, of csd-edit-lite with these changes."""
     from csd_nerf.scenes.edit_config import lite_config
 
     pipeline = lite_config().pipeline
     for name, value in settings.items():
         setattr(pipeline, name, value)
-    first, later = (pipeline.settings(None, rounds).resolved() for rounds in (0, _LATER))
+    first, later = (pipeline.settings(None, passes).resolved() for passes in (0, _LATER))
     return first, later
 
 
@@ -33,8 +40,8 @@ def in_words(settings: Mapping[str, Any]) -> str:
     fallen = f" falling to {later.guidance_scale:g}" if later.guidance_scale != first.guidance_scale else ""
     said = [f"guidance {first.guidance_scale:g}{fallen}"]
     if not first.parts.from_noise:
-        fallen = f" falling to {later.t_max:g}" if later.t_max != first.t_max else ""
-        said.append(f"noise levels {first.t_min:g} to {first.t_max:g}{fallen}")
+        levels = [f"{one.t_min:g} to {one.t_max:g}" for one in (first, later)]
+        said.append("noise levels " + ", then ".join(dict.fromkeys(levels)))
     views = settings["edit_batch_size"]
     rhythm = f"{settings['edit_steps']} steps of {views} view{'s' * (views > 1)}"
     if views == 1:

@@ -80,7 +80,7 @@ def in_rounds(method: Method, budget: Budget) -> dict[str, Any]:
         "edit_every": every,
         "edit_batch_size": budget.views_in_round,
         "edit_steps": max(1, round(steps)),
-        "t_max_rounds": rounds,
+        "t_max_passes": max(1, rounds // -(-budget.views // budget.views_in_round)),
     }
 
 

@@ -24,7 +24,7 @@ CELL_FORMAT = 3
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
 _ADDRESS_OR_UNRELATED = (
     r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*"
-    r"|, text_t_(min|max)=None|, t_min_first=None|, guidance_first=1\.0(?=[,)])"
+    r"|, text_t_(min|max)=None|, t_(min_first|max_passes)=[^,)]*|, guidance_first=1\.0(?=[,)])"
 )
 """What in the text of a configuration decides no result."""
 
@@ -244,12 +244,16 @@ def check_prior(prior: str) -> None:
 def _configuration() -> str:
     """Hash of csd-edit-lite's defaults: a changed default is another experiment.
 
-    The default noise is none of them: every method that edits several views together says which noise it has.
+    How it edits is none of them: `preset` in a cell's key says what comes of that, so that another noise level of
+    csd-edit leaves the scenes and the dataset update as they are. Nor is the noise, which every method that edits
+    several views together names.
     """
     from csd_nerf.scenes.edit_config import lite_config
+    from csd_nerf.scenes.edit_options import EditPipelineConfig
 
-    config = lite_config()
-    return configuration_hash(replace(config.pipeline, noise="independent"), config.optimizers)
+    config, plain = lite_config(), EditPipelineConfig()
+    pipeline = replace(config.pipeline, noise="independent", **{name: getattr(plain, name) for name in effective.OF})
+    return configuration_hash(pipeline, config.optimizers)
 
 
 def configuration_hash(pipeline: Any, optimizers: Any) -> str:

@@ -79,11 +79,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
     t_min: float | None = None
     """Lowest noise level, a fraction of the diffusion schedule (the paper's 0.2; in2n 0.02; ip2p has none)."""
     t_min_first: float | None = None
-    """Lowest noise level of the first round of a prompt, from which it falls evenly to `t_min` until round
-    `t_max_rounds`: low levels see what the photo shows and hold views to it. None: `t_min` in all rounds (the paper),
+    """Lowest noise level of the first pass of a prompt, from which it falls evenly to `t_min` until pass
+    `t_max_passes`: low levels see what the photo shows and hold views to it. None: `t_min` in all rounds (the paper),
     as always with ip2p and in2n."""
     t_max: float | None = None
-    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; csd-edit-lite 0.7; in2n 0.98; ip2p
+    """Highest noise level, a fraction of the diffusion schedule (the paper's 0.5; csd-edit-lite and in2n 0.98; ip2p
     has none)."""
     text_t_min: float | None = None
     """With `text_t_max`: noise levels at which the instruction has a guidance of its own (w_y). At others photo and
@@ -93,14 +93,15 @@ class EditPipelineConfig(VanillaPipelineConfig):
     method_t_max: tyro.conf.Suppress[float | None] = None
     """What the method takes for `t_max` with editors that distil; None takes the preset's."""
     t_max_end: float | None = None
-    """Highest noise level from round `t_max_rounds` of a prompt on, to which it falls evenly from `t_max`: first rounds
-    decide what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper), as it
-    always does with ip2p and in2n."""
-    t_max_rounds: int = 4
-    """Rounds in which noise levels and guidance fall. A new prompt begins at `t_max` again."""
+    """Highest noise level from pass `t_max_passes` of a prompt on, to which it falls evenly from `t_max`: the first
+    pass decides what the edit is, later ones keep what the scene has agreed on. None: it stays at `t_max` (the paper),
+    as it always does with ip2p and in2n."""
+    t_max_passes: int = 2
+    """Passes over the training views in which noise levels and guidance fall; within a pass they are the same, so that
+    no view is told less than another. A new prompt begins at `t_max` again."""
     guidance_first: float = 1.0
-    """Factor of the guidance scale in the first round of a prompt, which falls evenly to 1 until round `t_max_rounds`:
-    first rounds must leave what the photo shows. 1, and always with ip2p and in2n: none, as in the paper."""
+    """Factor of the guidance scale in the first pass of a prompt, which falls evenly to 1 until pass `t_max_passes`:
+    the first must leave what the photo shows. 1, and always with ip2p and in2n: none, as in the paper."""
     preset: Literal["paper", "released", "corrected"] = "corrected"
     """Whose choice to take where the paper, the authors' released code and this project differ."""
     kernel: KernelName | None = None
@@ -171,8 +172,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
         chosen |= {"noise": settings.noise, "keep_detail": settings.keep_detail}
         return chosen | {"edit_every": pace.edit_every, "edit_batch_size": pace.edit_batch_size}
 
-    def settings(self, instruction: Instruction | None = None, rounds: int = 0) -> EditSettings:
-        """Settings of the editor under `instruction`, or under the flags, after `rounds` rounds of this prompt."""
+    def settings(self, instruction: Instruction | None = None, passes: int = 0) -> EditSettings:
+        """Settings of the editor under `instruction`, or under the flags, after `passes` passes of this prompt."""
         chosen = instruction or self.instruction()
         settings = EditSettings(
             preset=self.preset,
@@ -196,7 +197,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
         )
         if settings.parts.samples:
             return settings
-        fallen = min(1.0, rounds / (self.t_max_rounds - 1)) if self.t_max_rounds > 1 else 1.0
+        fallen = min(1.0, passes / (self.t_max_passes - 1)) if self.t_max_passes > 1 else 1.0
         factor = self.guidance_first + fallen * (1 - self.guidance_first)
         full = settings.resolved()
         assert full.t_min is not None and full.t_max is not None
@@ -239,7 +240,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
             )
         if not self.guidance_first >= 1:
             raise SceneError(f"--pipeline.guidance-first {self.guidance_first}: give a factor, at least 1.")
-        for name in ("edit_every", "edit_batch_size", "scene_steps", "t_max_rounds"):
+        for name in ("edit_every", "edit_batch_size", "scene_steps", "t_max_passes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SceneError(f"{flag_of(name)} {value}: give at least 1.")

@@ -95,6 +95,11 @@ class EditSession:
         return self.schedule.rounds
 
     @property
+    def prompt_passes(self) -> int:
+        """Passes that the rounds of the prompt make: whole ones, so that all views of a pass are told the same."""
+        return self.prompt_rounds // self.schedule.rounds_per_pass
+
+    @property
     def edited_views(self) -> int:
         """Views that show an edit."""
         return sum(number != ORIGINAL for number in self.edited_in)

@@ -71,7 +71,7 @@ class SceneEditor:
             return
         session, data = self.session, self.pipeline.datamanager.train_dataset
         originals = [data.original(view) for view in session.schedule.next_batch()]
-        settings = self.pipeline.config.settings(session.instruction, session.prompt_rounds)
+        settings = self.pipeline.config.settings(session.instruction, session.prompt_passes)
         if isinstance(self.bank, MemoryBank):
             self.bank.clear()  # no later round asks what this one did: other noise
         self._ahead = self._ahead or LookAhead(self.prior, self.bank)
@@ -128,7 +128,7 @@ class SceneEditor:
                         originals,
                         session.instruction.prompt,
                         negative_prompt=session.instruction.negative_prompt,
-                        settings=config.settings(session.instruction, session.prompt_rounds),
+                        settings=config.settings(session.instruction, session.prompt_passes),
                         generator=session.schedule.round_generator(),
                         initial=renders if config.edit_init == "render" else None,
                         on_step=progress.update,
@@ -208,7 +208,7 @@ class SceneEditor:
     def _entry(self, step: int, views: list[int]) -> dict[str, Any]:
         """What edits.json says about a round before it has run."""
         session, config = self.session, self.pipeline.config
-        settings = config.settings(session.instruction, session.prompt_rounds)
+        settings = config.settings(session.instruction, session.prompt_passes)
         return {
             "step": step,
             "pass": session.schedule.passes + (0 if session.schedule.remaining else 1),

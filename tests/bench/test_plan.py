@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from csd_nerf.bench.compute import compute
-from csd_nerf.bench.effective import effective, in_words
 from csd_nerf.bench.generation import make_cells
 from csd_nerf.bench.methods import METHODS, Budget, Method, at_once, in_rounds, one_by_one
 from csd_nerf.bench.picture_methods import PictureBudget, PictureProtocol
@@ -31,7 +30,6 @@ from csd_nerf.bench.scenes import (
     source_caption,
     target_caption,
 )
-from csd_nerf.distill import presets
 from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_schedule import EditSchedule
 from csd_nerf.toyworld.captions import INSTRUCTIONS as TEMPLATES
@@ -146,7 +144,7 @@ def test_paces():
         "edit_every": 100,
         "edit_batch_size": 20,
         "edit_steps": 24,
-        "t_max_rounds": 4,
+        "t_max_passes": 2,
     }
     assert at_once(replace(method, samples_per_step=3), FULL.budget)["edit_steps"] == 80
     running = one_by_one(replace(method, samples_per_step=3), FULL.budget)
@@ -173,27 +171,6 @@ def test_keys_follow_whatever_decides_a_result():
     budgets: list[dict[str, Any]] = [{"nerf_steps": 3}, {"samples_per_view": 40}]
     for change in budgets:
         assert of(protocol=replace(TINY, budget=replace(TINY.budget, **change))) & keys == unedited
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("lr", 9.0), ("mixing", "mean"), ("image_guidance_scale", 7.0), ("keep_detail", 0.5)]
-)
-def test_what_is_left_to_the_preset_belongs_to_the_key(name: str, value: Any, monkeypatch: pytest.MonkeyPatch):
-    before = {cell.key for cell in plan_of(scenes=1).edits() if cell.spec["method"] == "csd-edit"}
-    monkeypatch.setitem(presets._CHOICES["corrected"], name, value)
-    assert not before & {cell.key for cell in plan_of(scenes=1).edits()}
-
-
-def test_a_point_of_a_sweep_has_its_guidance_in_every_round():
-    choice = with_guidance(Choice((HELD_OUT_SEEDS,), ("hat",), ("csd-edit", "in2n")), (7.5,))
-    for cell in make_plan(choice, TINY).edits():
-        first, later = effective(cell.spec["settings"])
-        assert first.guidance_scale == later.guidance_scale == 7.5
-    asked = next(cell for cell in plan_of(scenes=1).edits() if cell.spec["method"] == "csd-edit")
-    assert [one.guidance_scale for one in effective(asked.spec["settings"])] == [4, 2]
-    assert in_words(asked.spec["settings"]).startswith(
-        "guidance 4 falling to 2, noise levels 0.2 to 0.7 falling to 0.5"
-    )
 
 
 def test_a_machine_of_another_version_or_prior_computes_nothing():

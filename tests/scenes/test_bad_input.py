@@ -113,7 +113,7 @@ def test_empty_prompt(tiny_scene: Path, tmp_path: Path, prompt: str):
         ({"t_max": 1.5}, "--pipeline.t-max 1.5: give a fraction"),
         ({"t_max": 0.7, "t_max_end": 0.8}, "--pipeline.t-max-end 0.8: .* --pipeline.t-min 0.2 to --pipeline.t-max 0.7"),
         ({"t_max_end": 0.1}, "--pipeline.t-max-end 0.1: give a noise level from --pipeline.t-min 0.2"),
-        ({"t_max_rounds": 0}, "--pipeline.t-max-rounds 0: give at least 1"),
+        ({"t_max_passes": 0}, "--pipeline.t-max-passes 0: give at least 1"),
         ({"t_min_first": 0.1}, "--pipeline.t-min-first 0.1: give a noise level from --pipeline.t-min 0.2 to"),
         ({"guidance_first": 0.5}, "--pipeline.guidance-first 0.5: give a factor, at least 1"),
         ({"keep_detail": -0.1}, "--pipeline.keep-detail -0.1: give a difference of colours"),

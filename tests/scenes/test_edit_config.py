@@ -21,7 +21,7 @@ def test_defaults_are_the_papers():
     pace = options.pace()
     assert (options.scene_steps, pace.edit_every, pace.edit_batch_size, pace.edit_steps) == (30000, 2000, 16, 200)
     assert (settings.t_min, settings.t_max) == (0.2, 0.5)
-    assert options.settings(rounds=100).resolved() == settings, "the noise range stays"
+    assert options.settings(passes=100).resolved() == settings, "the noise range stays"
     assert 3 <= settings.guidance_scale <= 15
     assert settings.image_guidance_scale is not None and 1.5 <= settings.image_guidance_scale <= 5
     assert options.prior == "instruct-pix2pix" and options.edit_init == "render"
@@ -67,33 +67,33 @@ def test_lite_is_a_small_variant_of_the_same_configuration():
     }
     assert changed == {
         "datamanager", "model", "prior", "rhythm", "scene_steps",
-        "guidance_scale", "guidance_first", "method_t_max", "t_max_end", "view_dependence",
+        "guidance_scale", "guidance_first", "t_min_first", "method_t_max", "t_max_end", "view_dependence",
     }  # fmt: skip
     assert edit_config().pipeline == full.pipeline, "making the variant leaves the original alone"
 
 
-def test_the_highest_noise_level_falls_evenly_over_the_rounds_of_a_prompt():
-    options = EditPipelineConfig(t_max=0.9, t_max_end=0.3, t_max_rounds=4)
-    levels = [options.settings(rounds=rounds).t_max for rounds in range(6)]
+def test_the_highest_noise_level_falls_evenly_over_the_passes_of_a_prompt():
+    options = EditPipelineConfig(t_max=0.9, t_max_end=0.3, t_max_passes=4)
+    levels = [options.settings(passes=passes).t_max for passes in range(6)]
     assert levels == pytest.approx([0.9, 0.7, 0.5, 0.3, 0.3, 0.3])
     assert EditPipelineConfig(t_max_end=0.4).settings().t_max == 0.5, "from the preset's"
-    assert EditPipelineConfig(t_max_end=0.4, t_max_rounds=1).settings().t_max == 0.4
+    assert EditPipelineConfig(t_max_end=0.4, t_max_passes=1).settings().t_max == 0.4
 
 
 def test_the_lowest_noise_level_falls_evenly_too():
-    options = EditPipelineConfig(t_min=0.2, t_min_first=0.5, t_max=0.7, t_max_end=0.5, t_max_rounds=4)
-    used = [options.settings(rounds=rounds) for rounds in range(6)]
+    options = EditPipelineConfig(t_min=0.2, t_min_first=0.5, t_max=0.7, t_max_end=0.5, t_max_passes=4)
+    used = [options.settings(passes=passes) for passes in range(6)]
     assert [one.t_min for one in used] == pytest.approx([0.5, 0.4, 0.3, 0.2, 0.2, 0.2])
     assert [one.t_max for one in used] == pytest.approx([0.7, 0.7 - 0.2 / 3, 0.7 - 0.4 / 3, 0.5, 0.5, 0.5])
-    assert EditPipelineConfig(t_min_first=0.4, t_max_rounds=2).settings(rounds=1).t_min == 0.2, "to the preset's"
+    assert EditPipelineConfig(t_min_first=0.4, t_max_passes=2).settings(passes=1).t_min == 0.2, "to the preset's"
     assert EditPipelineConfig(editor="in2n", t_min_first=0.4).settings().t_min is None
 
 
-def test_the_guidance_of_the_first_round_falls_evenly_to_that_which_was_asked_for():
-    options = EditPipelineConfig(guidance_scale=3.0, guidance_first=2.0, t_max_rounds=4)
-    scales = [options.settings(rounds=rounds).guidance_scale for rounds in range(6)]
+def test_the_guidance_of_the_first_pass_falls_evenly_to_that_which_was_asked_for():
+    options = EditPipelineConfig(guidance_scale=3.0, guidance_first=2.0, t_max_passes=4)
+    scales = [options.settings(passes=passes).guidance_scale for passes in range(6)]
     assert scales == pytest.approx([6.0, 5.0, 4.0, 3.0, 3.0, 3.0])
-    assert replace(options, t_max_rounds=1).settings().guidance_scale == 3.0
+    assert replace(options, t_max_passes=1).settings().guidance_scale == 3.0
     for editor in ("in2n", "ip2p"):
         assert replace(options, editor=editor).settings().guidance_scale == 3.0
 

@@ -120,7 +120,12 @@ def test_the_panel_changes_the_next_round(tiny_scene: Path, tmp_path: Path):
     assert "data:image/jpeg;base64," in panels[0].j_contact_sheet.content
 
 
-def test_noise_falls_from_round_to_round_and_a_new_prompt_begins_anew(tiny_scene: Path, tmp_path: Path):
+@pytest.mark.parametrize(
+    ("rounds_a_pass", "passes", "levels"), [(1, 3, [0.9, 0.7, 0.5, 0.9, 0.7]), (2, 2, [0.9, 0.9, 0.5, 0.9, 0.9])]
+)
+def test_noise_falls_from_pass_to_pass_and_a_new_prompt_begins_anew(
+    tiny_scene: Path, tmp_path: Path, rounds_a_pass: int, passes: int, levels: list[float]
+):
     panels = []
 
     def change(call: int) -> float:
@@ -130,7 +135,8 @@ def test_noise_falls_from_round_to_round_and_a_new_prompt_begins_anew(tiny_scene
 
     def configure(config: EditTrainerConfig) -> None:
         options = config.pipeline
-        options.edit_every, options.t_max, options.t_max_end, options.t_max_rounds = 2, 0.9, 0.5, 3
+        options.edit_every, options.t_max, options.t_max_end, options.t_max_passes = 2, 0.9, 0.5, passes
+        options.edit_batch_size = 12 // rounds_a_pass
         config.max_num_iterations = 10
 
     trainer = make_trainer(tiny_scene, tmp_path, NegativePrior(on_call=change), configure)
@@ -138,7 +144,7 @@ def test_noise_falls_from_round_to_round_and_a_new_prompt_begins_anew(tiny_scene
     trainer.train()
     rounds = json.loads((trainer.base_dir / "edits/edits.json").read_text())["rounds"]
     assert [entry["prompt"] for entry in rounds] == [PROMPT] * 3 + ["something else"] * 2
-    assert [entry["settings"]["t_max"] for entry in rounds] == pytest.approx([0.9, 0.7, 0.5, 0.9, 0.7])
+    assert [entry["settings"]["t_max"] for entry in rounds] == pytest.approx(levels)
 
 
 @pytest.mark.parametrize("view_dependence", [True, False])

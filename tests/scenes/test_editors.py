@@ -187,7 +187,7 @@ def test_an_editor_has_its_own_rhythm_where_the_flags_leave_it(editor: Any, full
 def test_the_noise_level_of_in2n_is_its_own_and_does_not_fall():
     for config in (edit_config(), lite_config()):
         config.pipeline.editor = "in2n"
-        settings = config.pipeline.settings(rounds=100).resolved()
+        settings = config.pipeline.settings(passes=100).resolved()
         assert (settings.t_min, settings.t_max) == (0.02, 0.98)
 
 
