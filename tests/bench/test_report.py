@@ -254,5 +254,5 @@ def test_the_legend_says_what_a_method_edits_with(tmp_path: Path):
     plan, store = make_plan(Choice((1_000_000,), ("hat",), ("csd-edit", "in2n")), QUICK), store_in(tmp_path)
     fill(plan, store)
     page = report.markdown(plan, rows_of(plan, store), ABOUT, {})
-    assert "guidance 4 falling to 2, noise levels 0.2 to 0.7 falling to 0.5, 24 steps of 12 views)" in page
+    assert "guidance 4 falling to 2, noise levels 0.5 to 0.98, then 0.2 to 0.5, 24 steps of 12 views)" in page
     assert "guidance 2, noise levels 0.02 to 0.98, 18 steps of 1 view every 3 NeRF steps)" in page
