@@ -208,6 +208,11 @@ class EditPipelineConfig(VanillaPipelineConfig):
             t_max=settings.t_max if self.t_max_end is None else _between(full.t_max, self.t_max_end, fallen),
         )
 
+    @property
+    def falls(self) -> bool:
+        """Whether a later pass of a prompt edits otherwise than its first."""
+        return self.settings() != self.settings(passes=self.t_max_passes)
+
     def _t_max(self) -> float | None:
         """The flag's, else the method's, else None: the editor's or the preset's."""
         given = self.method_t_max if self.t_max is None else self.t_max

@@ -32,6 +32,13 @@ def announce(method: str, config: EditPipelineConfig, session: EditSession, prio
         f"{schedule.views} training views, {schedule.rounds_per_pass} round(s) edit each once; {left}"
         f"{max(0, edit_steps - session.edit_done)} steps with {session.rounds_left(edit_steps)} round(s) of edits."
     )
+    ends, all_passes = session.prompt_rounds + session.rounds_left(edit_steps), config.t_max_passes
+    if config.falls and 0 < ends < (needed := all_passes * schedule.rounds_per_pass):
+        steps = session.edit_done + (needed - session.prompt_rounds) * schedule.every
+        say(
+            f"Noise levels and guidance fall from pass to pass over the views; the {all_passes} passes take {needed} "
+            f"rounds: --max-num-iterations {steps} gives them. With fewer, edits stay rougher than they could be."
+        )
 
 
 def announce_resumption(session: EditSession, state: dict[str, Any]) -> None:

@@ -1,12 +1,14 @@
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from csd_nerf.scenes.edit_options import EditPipelineConfig
 from csd_nerf.scenes.edit_session import EditSession
-from csd_nerf.scenes.run_summary import summarize
+from csd_nerf.scenes.run_summary import announce, summarize
 from csd_nerf.scenes.terminal import RoundProgress, say
+from tests.scenes.edit_fixtures import NegativePrior
 
 
 def commands(said: str) -> dict[str, list[str]]:
@@ -32,6 +34,18 @@ def test_commands_that_work_for_the_scene(
     assert commands(said).keys() == offered
     assert all(str(run / "config.yml") in words for words in commands(said).values()), "quoted for the shell"
     assert f"--load-dir {shlex.quote(str(run / 'scene'))}" in said
+
+
+@pytest.mark.parametrize(
+    ("steps", "editor", "told"), [(30, "csd-edit", True), (40, "csd-edit", False), (30, "in2n", False)]
+)
+def test_a_run_that_ends_in_its_first_pass_says_how_long_it_should_be(
+    steps: int, editor: Any, told: bool, capsys: pytest.CaptureFixture[str]
+):
+    config = EditPipelineConfig(prompt="x", editor=editor, edit_every=10, edit_batch_size=8, t_max=0.7, t_max_end=0.5)
+    session = EditSession.begin(config, views=12)
+    announce("csd-edit", config, session, NegativePrior(), steps)
+    assert ("2 passes take 4 rounds: --max-num-iterations 40 gives" in capsys.readouterr().out) == told
 
 
 def test_brackets_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]):
