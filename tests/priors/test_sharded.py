@@ -19,7 +19,9 @@ def pictures(n: int) -> list[torch.Tensor]:
     return list(torch.rand(n, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
 
 
-def edit(folder: Path, n: int, sharded: bool, preset: Any = "corrected", bank: Path | None = None) -> dict[str, Any]:
+def edit(
+    folder: Path, n: int, sharded: bool, preset: Any = "corrected", bank: Path | None = None, steps: int = STEPS
+) -> dict[str, Any]:
     torch.manual_seed(0)
     prior = load_prior(folder, device="cpu", dtype="fp32")
     assert isinstance(prior, LatentDiffusionPrior)
@@ -29,7 +31,7 @@ def edit(folder: Path, n: int, sharded: bool, preset: Any = "corrected", bank: P
         shared,
         pictures(n),
         "make it red",
-        settings=EditSettings(preset=preset, steps=STEPS),
+        settings=EditSettings(preset=preset, steps=steps),
         generator=torch.Generator().manual_seed(0),
         solve=solver_of("csd-edit", AgreedBank(kept) if kept and sharded else kept),
     )
@@ -45,6 +47,27 @@ def edit(folder: Path, n: int, sharded: bool, preset: Any = "corrected", bank: P
 
 
 CASES = [(1, "corrected"), (3, "corrected"), (4, "paper"), (3, "released")]
+
+
+def meetings(folder: Path, steps: int) -> int:
+    """How often the processes wait for each other in an edit."""
+    count = 0
+    names = ("all_gather", "all_gather_into_tensor", "all_gather_object", "all_reduce", "all_to_all", "barrier")
+    names += ("broadcast", "broadcast_object_list", "gather", "reduce", "reduce_scatter", "scatter", "send", "recv")
+
+    def counted(own: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            nonlocal count
+            count += 1
+            return own(*arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            patch.setattr(dist, name, counted(getattr(dist, name)))
+        edit(folder, 2, True, steps=steps)
+    return count
 
 
 def everything(folder: Path, bank: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -92,6 +115,7 @@ def vote(folder: Path) -> dict[str, Any]:
         "none": agreed(False),
         "main": is_main(),
         "count": processes(),
+        "meetings": [meetings(folder, steps) for steps in (2, 7)],
         "noise": predict(ShardedPrior(load_prior(folder, device="cpu", dtype="fp32"))),
     }
 
@@ -108,6 +132,8 @@ def test_what_one_process_finds_out_holds_for_all(both: tuple[list[Any], Path], 
     expected = predict(load_prior(edit_folder, device="cpu", dtype="fp32"))
     for rank, (_, found) in enumerate(both[0]):
         torch.testing.assert_close(found.pop("noise"), expected, rtol=1e-5, atol=1e-5)
+        few, more = found.pop("meetings")
+        assert more - few == 7 - 2, "one all-gather a step"
         assert found == {"one": True, "none": False, "main": rank == 0, "count": 2}
 
 
