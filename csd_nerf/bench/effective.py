@@ -2,36 +2,45 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from csd_nerf.distill.presets import EditSettings
 
-OF = (
+if TYPE_CHECKING:
+    from csd_nerf.scenes.edit_options import EditPipelineConfig
+
+DIGESTED = (
     *("guidance_scale", "image_guidance_scale", "guidance_first", "lr", "lr_decay", "lr_decay_every"),
-    *("t_min", "t_min_first", "t_max", "method_t_max", "t_max_end", "text_t_min", "text_t_max"),
+    *("t_min", "t_min_first", "t_max", "method_t_max", "t_max_end", "t_max_passes", "text_t_min", "text_t_max"),
     *("preset", "kernel", "baseline", "mixing", "keep_detail"),
 )
-"""Flags of a scene's edits that decide nothing else than what `digest` is of. Those that are its rhythm, `t_max_passes`
-among them, belong to a method's settings where they matter."""
+"""Flags of a scene's edits that act through nothing else than what `digest` is of."""
 _LATER = 1000
 """A pass after which nothing falls any more."""
 
 
 def effective(settings: Mapping[str, Any]) -> tuple[EditSettings, EditSettings]:
     """The editor's settings in the first pass and in later ones, of csd-edit-lite with these changes."""
+    pipeline = _pipeline(settings)
+    first, later = (pipeline.settings(None, passes).resolved() for passes in (0, _LATER))
+    return first, later
+
+
+def _pipeline(settings: Mapping[str, Any]) -> "EditPipelineConfig":
     from csd_nerf.scenes.edit_config import lite_config
 
     pipeline = lite_config().pipeline
     for name, value in settings.items():
         setattr(pipeline, name, value)
-    first, later = (pipeline.settings(None, passes).resolved() for passes in (0, _LATER))
-    return first, later
+    return pipeline
 
 
 def digest(settings: Mapping[str, Any]) -> str:
-    """Hash of all that these settings leave to preset and editor: another default is another experiment."""
+    """Hash of all that these settings leave to method, preset and editor: another default is another experiment."""
+    pipeline = _pipeline(settings)
     used = [sorted(one.used().items()) for one in effective(settings)]
-    return hashlib.sha256(repr(used).encode()).hexdigest()[:12]
+    passes = [pipeline.t_max_passes] if pipeline.falls else []
+    return hashlib.sha256(repr(used + passes).encode()).hexdigest()[:12]
 
 
 def in_words(settings: Mapping[str, Any]) -> str:

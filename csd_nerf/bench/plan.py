@@ -22,10 +22,7 @@ CELL_FORMAT = 3
 
 
 Precision = Literal["auto", "fp32", "fp16", "bf16"]
-_ADDRESS_OR_UNRELATED = (
-    r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*"
-    r"|, text_t_(min|max)=None|, t_(min_first|max_passes)=[^,)]*|, guidance_first=1\.0(?=[,)])"
-)
+_ADDRESS_OR_UNRELATED = r" at 0x[0-9a-f]+|, source_bank(_gigabytes)?=[^,)]*"
 """What in the text of a configuration decides no result."""
 
 
@@ -252,7 +249,7 @@ def _configuration() -> str:
     from csd_nerf.scenes.edit_options import EditPipelineConfig
 
     config, plain = lite_config(), EditPipelineConfig()
-    pipeline = replace(config.pipeline, noise="independent", **{name: getattr(plain, name) for name in effective.OF})
+    pipeline = replace(config.pipeline, noise="independent", **{name: getattr(plain, name) for name in effective.DIGESTED})
     return configuration_hash(pipeline, config.optimizers)
 
 

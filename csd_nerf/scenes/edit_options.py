@@ -231,18 +231,8 @@ class EditPipelineConfig(VanillaPipelineConfig):
             raise SceneError(with_flags(str(error))) from error
         start = as_given.resolved()
         assert start.t_min is not None and start.t_max is not None
-        end = None if start.parts.samples else self.t_max_end
-        if end is not None and not start.t_min <= end <= start.t_max:
-            raise SceneError(
-                f"--pipeline.t-max-end {end}: give a noise level from --pipeline.t-min {start.t_min} to "
-                f"--pipeline.t-max {start.t_max}."
-            )
-        first = None if start.parts.samples else self.t_min_first
-        if first is not None and not start.t_min <= first <= start.t_max:
-            raise SceneError(
-                f"--pipeline.t-min-first {first}: give a noise level from --pipeline.t-min {start.t_min} to "
-                f"--pipeline.t-max {start.t_max}."
-            )
+        if not start.parts.samples:
+            self._check_falling_levels(start.t_min, start.t_max)
         if not self.guidance_first >= 1:
             raise SceneError(f"--pipeline.guidance-first {self.guidance_first}: give a factor, at least 1.")
         for name in ("edit_every", "edit_batch_size", "scene_steps", "t_max_passes"):
@@ -254,6 +244,15 @@ class EditPipelineConfig(VanillaPipelineConfig):
         if self.seed < 0:
             raise SceneError(f"--pipeline.seed {self.seed}: give 0 or more.")
         self._check_bank()
+
+    def _check_falling_levels(self, low: float, high: float) -> None:
+        """A method's own ones, which do not follow a given range, are named together."""
+        given = {name: getattr(self, name) for name in ("t_min_first", "t_max_end")}
+        wrong = [name for name, level in given.items() if level is not None and not low <= level <= high]
+        if wrong:
+            named = " and ".join(f"{flag_of(name)} {given[name]}" for name in wrong)
+            levels = "a noise level" if len(wrong) == 1 else "noise levels"
+            raise SceneError(f"{named}: give {levels} from --pipeline.t-min {low} to --pipeline.t-max {high}, or None.")
 
     def _check_bank(self) -> None:
         if self.source_bank is None:
@@ -292,4 +291,4 @@ def renamed(message: str, rename: Callable[[str], str | None]) -> str:
 
 
 def _between(start: float, end: float, share: float) -> float:
-    return start + share * (end - start)
+    return (1 - share) * start + share * end  # exact at both ends

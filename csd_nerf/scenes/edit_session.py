@@ -54,8 +54,8 @@ class EditSession:
     """NeRF steps made in the scene phase."""
     edit_done: int = 0
     """NeRF steps made in the edit phase."""
-    prompt_rounds: int = 0
-    """Rounds finished under the present prompt."""
+    prompt_views: int = 0
+    """Views edited under the present prompt, each as often as it was."""
     edited_in: list[int] = field(default_factory=list)
     """For each training view the round whose picture it shows."""
     paused: bool = False
@@ -96,8 +96,8 @@ class EditSession:
 
     @property
     def prompt_passes(self) -> int:
-        """Passes that the rounds of the prompt make: whole ones, so that all views of a pass are told the same."""
-        return self.prompt_rounds // self.schedule.rounds_per_pass
+        """Passes over the views that the prompt has had: whole ones, so that the views of a pass are told the same."""
+        return self.prompt_views // self.schedule.views
 
     @property
     def edited_views(self) -> int:
@@ -141,15 +141,15 @@ class EditSession:
         return self.schedule.requested or (self.schedule.due and not self.paused)
 
     def use(self, instruction: Instruction) -> None:
-        """Take the instruction of the next round."""
+        """Take the instruction of the next round. A new prompt begins a pass: each view gets all of its passes."""
         if instruction.prompt != self.instruction.prompt:
-            self.prompt_rounds = 0
+            self._begin_prompt()
         self.instruction = instruction
 
     def finish_round(self, views: list[int], seconds: float, network_samples: int) -> None:
         """Account for a round whose pictures are in the training set."""
         self.schedule.finish_round()
-        self.prompt_rounds += 1
+        self.prompt_views += len(views)
         for view in views:
             self.edited_in[view] = self.schedule.rounds
         self.edit_seconds += seconds
@@ -158,9 +158,12 @@ class EditSession:
     def forget_edits(self) -> None:
         """All views show their photos again; the next round begins a new pass."""
         self.edited_in = [ORIGINAL] * len(self.edited_in)
-        self.schedule.new_pass()
-        self.prompt_rounds = 0
+        self._begin_prompt()
         self.restore_requested = False
+
+    def _begin_prompt(self) -> None:
+        self.schedule.new_pass()
+        self.prompt_views = 0
 
     def remaining_steps(self, edit_steps: int) -> int:
         """NeRF steps until the end of the run, the edit phase taking `edit_steps` in all."""
@@ -172,8 +175,21 @@ class EditSession:
         left = max(0, edit_steps - self.edit_done)
         if left == 0:
             return 0
-        until_next = 0 if self.rounds == 0 else max(0, self.schedule.every - self.schedule.steps_since_round)
-        return max(0, -(-(left - until_next) // self.schedule.every))
+        return max(0, -(-(left - self._until_round) // self.schedule.every))
+
+    def rounds_for(self, passes: int) -> int:
+        """Rounds until the prompt has had that many passes."""
+        whole, part = divmod(max(0, passes * self.schedule.views - self.prompt_views), self.schedule.views)
+        return whole * self.schedule.rounds_per_pass + -(-part // self.schedule.batch_size)
+
+    def steps_for(self, rounds: int) -> int:
+        """Edit steps of a run in which that many more rounds are made, each with as many NeRF steps after it."""
+        return self.edit_done + self._until_round + rounds * self.schedule.every
+
+    @property
+    def _until_round(self) -> int:
+        """NeRF steps until the next round."""
+        return 0 if self.rounds == 0 else max(0, self.schedule.every - self.schedule.steps_since_round)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -182,7 +198,7 @@ class EditSession:
             "phase": self.phase,
             "scene_done": self.scene_done,
             "edit_done": self.edit_done,
-            "prompt_rounds": self.prompt_rounds,
+            "prompt_views": self.prompt_views,
             "edited_in": list(self.edited_in),
             "flags": self.flags.to_state(),
             "instruction": self.instruction.to_state(),
@@ -211,7 +227,12 @@ class EditSession:
         then = Instruction(**state["instruction"])
         if Instruction(**state["flags"]) == self.flags:
             self.instruction = then
-        self.prompt_rounds = int(state["prompt_rounds"]) if then.prompt == self.instruction.prompt else 0
+        if then.prompt != self.instruction.prompt:
+            self._begin_prompt()
+        elif "prompt_views" in state:
+            self.prompt_views = int(state["prompt_views"])
+        else:  # of a version that counted rounds
+            self.prompt_views = int(state["prompt_rounds"]) * self.schedule.views // self.schedule.rounds_per_pass
 
     def changed_flags(self, state: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Names of the flags that differ from those of the run that left `state`, with the value then and now."""

@@ -35,7 +35,13 @@ from csd_nerf.scenes.errors import SceneError
 from csd_nerf.scenes.files import remove_leftovers
 from csd_nerf.scenes.look_ahead import rounds_bank
 from csd_nerf.scenes.random_state import restore_random_state
-from csd_nerf.scenes.run_summary import announce, announce_remaining, announce_resumption, summarize
+from csd_nerf.scenes.run_summary import (
+    announce,
+    announce_passes,
+    announce_remaining,
+    announce_resumption,
+    summarize,
+)
 from csd_nerf.scenes.scene_editor import SceneEditor
 from csd_nerf.scenes.scene_trainer import SceneTrainer
 from csd_nerf.scenes.terminal import make_room_for_table, say
@@ -214,7 +220,7 @@ class EditTrainer(SceneTrainer):
             self.pipeline.csd_edit.end()
         if not main_says(session.round_due(self.edit_steps)):
             return
-        told = session.next_is_told
+        told, prompt = session.next_is_told, session.instruction.prompt
         try:
             finished = self.editor.run_round(step, lambda: agreed(self.stop_training))
         except (Exception, KeyboardInterrupt):  # whatever stops a round, the NeRF's steps since the last save are kept
@@ -225,6 +231,8 @@ class EditTrainer(SceneTrainer):
             self.editor.look_ahead(self.edit_steps)
         if finished and not session.by_pass:
             self.save_checkpoint(step)
+        if finished and session.instruction.prompt != prompt:
+            announce_passes(self.config.pipeline, session, self.edit_steps)
         if finished and told:
             announce_remaining(session, self.edit_steps)
             make_room_for_table()

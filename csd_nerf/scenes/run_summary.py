@@ -32,12 +32,17 @@ def announce(method: str, config: EditPipelineConfig, session: EditSession, prio
         f"{schedule.views} training views, {schedule.rounds_per_pass} round(s) edit each once; {left}"
         f"{max(0, edit_steps - session.edit_done)} steps with {session.rounds_left(edit_steps)} round(s) of edits."
     )
-    ends, all_passes = session.prompt_rounds + session.rounds_left(edit_steps), config.t_max_passes
-    if config.falls and 0 < ends < (needed := all_passes * schedule.rounds_per_pass):
-        steps = session.edit_done + (needed - session.prompt_rounds) * schedule.every
+    announce_passes(config, session, edit_steps)
+
+
+def announce_passes(config: EditPipelineConfig, session: EditSession, edit_steps: int) -> None:
+    """Say if the run ends before noise levels and guidance have fallen."""
+    needed, left = session.rounds_for(config.t_max_passes), session.rounds_left(edit_steps)
+    if config.falls and 0 < left < needed:
         say(
-            f"Noise levels and guidance fall from pass to pass over the views; the {all_passes} passes take {needed} "
-            f"rounds: --max-num-iterations {steps} gives them. With fewer, edits stay rougher than they could be."
+            f"Noise levels and guidance fall from pass to pass over the views; {config.t_max_passes} passes end after "
+            f"{needed} rounds. With {left} the edits stay rougher than they could be: --max-num-iterations "
+            f"{session.steps_for(needed)} makes them all (csd demo: --steps)."
         )
 
 

@@ -115,6 +115,10 @@ def test_empty_prompt(tiny_scene: Path, tmp_path: Path, prompt: str):
         ({"t_max_end": 0.1}, "--pipeline.t-max-end 0.1: give a noise level from --pipeline.t-min 0.2"),
         ({"t_max_passes": 0}, "--pipeline.t-max-passes 0: give at least 1"),
         ({"t_min_first": 0.1}, "--pipeline.t-min-first 0.1: give a noise level from --pipeline.t-min 0.2 to"),
+        (
+            {"t_max": 0.4, "t_min_first": 0.5, "t_max_end": 0.6},
+            "t-min-first 0.5 and --pipeline.t-max-end 0.6: give noise levels from .* to --pipeline.t-max 0.4, or None",
+        ),
         ({"guidance_first": 0.5}, "--pipeline.guidance-first 0.5: give a factor, at least 1"),
         ({"keep_detail": -0.1}, "--pipeline.keep-detail -0.1: give a difference of colours"),
         ({"edit_steps": 0}, "--pipeline.edit-steps 0: give at least 1"),

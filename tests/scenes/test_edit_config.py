@@ -89,6 +89,16 @@ def test_the_lowest_noise_level_falls_evenly_too():
     assert EditPipelineConfig(editor="in2n", t_min_first=0.4).settings().t_min is None
 
 
+@pytest.mark.parametrize("level", [0.2, 0.3, 0.45])
+def test_levels_may_fall_to_a_single_one(level: float):
+    """0.5 + (0.2 - 0.5) is more than 0.98 + (0.2 - 0.98) in floating point."""
+    options = EditPipelineConfig(prompt="x", t_min=level, t_min_first=0.5, t_max=0.98, t_max_end=level)
+    options.check()
+    for passes in range(3):
+        options.settings(passes=passes).validate()
+    assert options.settings(passes=1).t_min == options.settings(passes=1).t_max == level
+
+
 def test_the_guidance_of_the_first_pass_falls_evenly_to_that_which_was_asked_for():
     options = EditPipelineConfig(guidance_scale=3.0, guidance_first=2.0, t_max_passes=4)
     scales = [options.settings(passes=passes).guidance_scale for passes in range(6)]

@@ -124,7 +124,12 @@ def test_the_panel_changes_the_next_round(tiny_scene: Path, tmp_path: Path):
     ("rounds_a_pass", "passes", "levels"), [(1, 3, [0.9, 0.7, 0.5, 0.9, 0.7]), (2, 2, [0.9, 0.9, 0.5, 0.9, 0.9])]
 )
 def test_noise_falls_from_pass_to_pass_and_a_new_prompt_begins_anew(
-    tiny_scene: Path, tmp_path: Path, rounds_a_pass: int, passes: int, levels: list[float]
+    tiny_scene: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rounds_a_pass: int,
+    passes: int,
+    levels: list[float],
 ):
     panels = []
 
@@ -145,6 +150,8 @@ def test_noise_falls_from_pass_to_pass_and_a_new_prompt_begins_anew(
     rounds = json.loads((trainer.base_dir / "edits/edits.json").read_text())["rounds"]
     assert [entry["prompt"] for entry in rounds] == [PROMPT] * 3 + ["something else"] * 2
     assert [entry["settings"]["t_max"] for entry in rounds] == pytest.approx(levels)
+    assert {*rounds[3]["edited"], *rounds[4]["edited"]} == {*rounds[0]["edited"], *rounds[1]["edited"]}, "all views"
+    assert capsys.readouterr().out.count("rougher than") == 1, "the new prompt's passes do not fit"
 
 
 @pytest.mark.parametrize("view_dependence", [True, False])
