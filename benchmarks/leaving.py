@@ -28,7 +28,7 @@ from csd_nerf.distill.presets import EditSettings
 from csd_nerf.priors import load_prior
 
 BASE = EditSettings(steps=24, guidance_scale=4.0, t_max=0.7, keep_detail=0.0)
-"""As the first round of csd-edit-lite: noise levels from 0.2, noise of its own for each view."""
+"""As the first round of csd-edit-lite when this was asked: noise levels from 0.2, noise of its own for each view."""
 VARIANTS = {
     "csd-edit": BASE,
     "no-svgd": replace(BASE, editor="no-svgd"),

@@ -81,7 +81,7 @@ VARIANTS: dict[str, tuple[str, Mapping[str, Any]]] = {
 VARIANTS = {
     label + ", by pass" * (method != "in2n"): (method, changes) for label, (method, changes) in VARIANTS.items()
 }
-"""Levels and guidance fall with each pass over the views. They fell with each round until commit d0686d9, as rows of
+"""Levels and guidance fall with each pass over the views. They fell with each round before commit 8557b5a, as rows of
 the results without these words have it."""
 COLUMNS = ("view agreement", "views edited", "PSNR", "warp error", "edit strength", "change outside")
 

@@ -25,7 +25,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "csd-edit-lite": {},
     "field with view dependence": {"view_dependence": True},
     "guidance scale 4": {"guidance_scale": 4.0},
-    "noise level does not fall": {"t_max_end": None},
+    "noise level does not fall": {"t_min_first": None, "t_max_end": None},
     "independent kernel (no SVGD)": {"kernel": "independent"},
     "independent noise": {"noise": "independent"},
 }

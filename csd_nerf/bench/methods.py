@@ -122,7 +122,7 @@ def _of_editor(name: str, about: str, samples: int, pace: Pace = in_rounds, **se
 
 
 _IN2N = {"editor": "in2n", "t_min": 0.02, "t_max": 0.98}
-"""Haque et al. 2023; csd-edit-lite has a smaller range."""
+"""Haque et al. 2023; csd-edit-lite has other ranges."""
 _EVERY = (
     Method(UNEDITED, "the scene trained on its photos, which every method starts from", 0),
     *_of_editor(REFERENCE, "RBF kernel, source score subtracted (CSD Section 3.2)", 5),
@@ -135,7 +135,7 @@ _EVERY = (
     Method("in2n", "iterative dataset update, as often as the samples allow", 3, _IN2N, one_by_one),
     Method(
         "in2n-less-noise",
-        "in2n with noise levels up to 0.7, as csd-edit-lite has them, in place of the published 0.98",
+        "in2n with noise levels up to 0.7 in place of the published 0.98",
         3,
         {**_IN2N, "t_max": 0.7},
         one_by_one,

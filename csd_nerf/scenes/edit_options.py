@@ -98,7 +98,7 @@ class EditPipelineConfig(VanillaPipelineConfig):
     as it always does with ip2p and in2n."""
     t_max_passes: int = 2
     """Passes over the training views in which noise levels and guidance fall; within a pass they are the same, so that
-    no view is told less than another. A new prompt begins at `t_max` again."""
+    no view is told less than another. A new prompt begins anew. 1: they are where they fall to from the start."""
     guidance_first: float = 1.0
     """Factor of the guidance scale in the first pass of a prompt, which falls evenly to 1 until pass `t_max_passes`:
     the first must leave what the photo shows. 1, and always with ip2p and in2n: none, as in the paper."""
