@@ -249,7 +249,8 @@ def _configuration() -> str:
     from csd_nerf.scenes.edit_options import EditPipelineConfig
 
     config, plain = lite_config(), EditPipelineConfig()
-    pipeline = replace(config.pipeline, noise="independent", **{name: getattr(plain, name) for name in effective.DIGESTED})
+    elsewhere = {name: getattr(plain, name) for name in effective.DIGESTED}
+    pipeline = replace(config.pipeline, noise="independent", **elsewhere)
     return configuration_hash(pipeline, config.optimizers)
 
 
