@@ -41,7 +41,7 @@ def announce_passes(config: EditPipelineConfig, session: EditSession, edit_steps
     if config.falls and 0 < left < needed:
         say(
             f"Noise levels and guidance fall from pass to pass over the views; {config.t_max_passes} passes end after "
-            f"{needed} rounds. With {left} the edits stay rougher than they could be: --max-num-iterations "
+            f"{needed} more rounds. With {left} the edits stay rougher than they could be: --max-num-iterations "
             f"{session.steps_for(needed)} makes them all (csd demo: --steps)."
         )
 

@@ -45,7 +45,7 @@ def test_a_run_that_ends_in_its_first_pass_says_how_long_it_should_be(
     config = EditPipelineConfig(prompt="x", editor=editor, edit_every=10, edit_batch_size=8, t_max=0.7, t_max_end=0.5)
     session = EditSession.begin(config, views=12)
     announce("csd-edit", config, session, NegativePrior(), steps)
-    assert ("2 passes end after 4 rounds. With 3 " in (said := capsys.readouterr().out)) == told
+    assert ("2 passes end after 4 more rounds. With 3 " in (said := capsys.readouterr().out)) == told
     assert ("--max-num-iterations 40 makes them all" in said) == told
 
 
